@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one error tree of the project, shared by every trust domain.
+
+::
+
+    AdytonError                       code, fault, retry_safe
+    ├── ConfigError                   a configuration, policy or catalog file is unusable
+    ├── AttestationError              evidence was not accepted
+    │   ├── MalformedEvidence         bytes that are not a report, a quote or a keyset
+    │   ├── EndorsementError          certificates, CRLs, TCB info: missing, forged, expired
+    │   ├── FreshnessError            stale or replayed evidence
+    │   └── AppraisalError            a named check of the policy failed: check, expected, actual
+    ├── ProtocolError
+    │   ├── LocalProtocolError        we used the protocol wrongly
+    │   ├── RemoteProtocolError       the peer did, or somebody between us
+    │   │   └── TruncatedMessage      the authenticated end never came
+    │   ├── OpenError                 one indistinguishable decryption failure
+    │   ├── KeyConfigMismatch         sealed to a key that is gone: attest again, then retry is safe
+    │   ├── ReplayedRequest           this encapsulation was already accepted once
+    │   └── ReceiptError              a receipt is malformed, forged or about another exchange
+    ├── TransportError                I/O between the parties; the original is chained
+    │   └── RelayRefused              the host declined to carry the request: status, reason
+    └── EngineError                   the enclave cannot serve this request
+        ├── InvalidRequest            param names the field
+        ├── UnknownModel
+        ├── ContextOverflow           prompt and answer cannot fit
+        ├── QueueFull                 retry_after_s says when
+        ├── OutOfMemory
+        ├── Cancelled
+        └── EngineStopped             the engine died or is shutting down
+
+Every class carries a stable ``code`` (for programs), whose ``fault`` it is and whether sending the same
+request again is safe. Messages may hold public measurements, sizes and names of fields; never prompts,
+answers, keys or the stage at which a decryption failed.
+
+This module imports only the standard library, because the untrusted host imports it too.
+"""
+
+from typing import ClassVar, Literal, override
+
+Fault = Literal["caller", "operator", "enclave", "host", "peer", "vendor"]
+"""Whose fault an error is. ``peer`` means the other end of the sealed channel or anybody between."""
+
+
+class AdytonError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        code: Stable, lower-case, hyphenated name of the error class; part of the public contract.
+        fault: Who has to act.
+        retry_safe: True when sending the same request again cannot execute it twice.
+    """
+
+    code: ClassVar[str] = "adyton"
+    fault: ClassVar[Fault] = "peer"
+    retry_safe: ClassVar[bool] = False
+
+
+class ConfigError(AdytonError):
+    """A configuration, policy or catalog file is missing, malformed or contradicts itself."""
+
+    code = "config"
+    fault = "operator"
+
+
+class AttestationError(AdytonError):
+    """Evidence was not accepted; nothing was sent."""
+
+    code = "attestation"
+    fault = "host"
+    retry_safe = True
+
+
+class MalformedEvidence(AttestationError):
+    """Attacker-controlled bytes that are not a report, a quote, a keyset or a statement."""
+
+    code = "malformed-evidence"
+
+
+class EndorsementError(AttestationError):
+    """Endorsements are missing, do not chain to the pinned root, are revoked or out of their window."""
+
+    code = "endorsement"
+
+
+class FreshnessError(AttestationError):
+    """The evidence does not answer our challenge, or its keys have expired."""
+
+    code = "freshness"
+
+
+class AppraisalError(AttestationError):
+    """A named check of the appraisal policy failed.
+
+    Attributes:
+        check: Name of the first failed check, as printed by ``adyton verify``.
+        expected: What the policy demands, in words; public.
+        actual: What the evidence says, in words; public.
+    """
+
+    code = "appraisal"
+
+    def __init__(self, check: str, *, expected: str, actual: str) -> None:
+        """Keep the three facts that a reader needs, and build the message from them."""
+        super().__init__(f"check {check!r} failed: expected {expected}, found {actual}")
+        self.check = check
+        self.expected = expected
+        self.actual = actual
+
+    @override
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments do not survive copying or pickling by default.
+        return (_rebuild_appraisal_error, (self.check, self.expected, self.actual))
+
+
+def _rebuild_appraisal_error(check: str, expected: str, actual: str) -> AppraisalError:
+    return AppraisalError(check, expected=expected, actual=actual)
+
+
+class ProtocolError(AdytonError):
+    """The sealed channel or one of its formats was violated."""
+
+    code = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """Our own code used a protocol object out of order, or with values that the format cannot carry."""
+
+    code = "local-protocol"
+    fault = "caller"
+
+
+class RemoteProtocolError(ProtocolError):
+    """Bytes from outside violate the format."""
+
+    code = "remote-protocol"
+
+
+class TruncatedMessage(RemoteProtocolError):
+    """The input ended before its authenticated end."""
+
+    code = "truncated"
+
+
+class OpenError(ProtocolError):
+    """Decryption failed. SECURITY: one class and one message for every cause, so that it is no oracle."""
+
+    code = "open"
+
+    def __init__(self) -> None:
+        """Take no argument, so that no caller can tell causes apart."""
+        super().__init__("the sealed message could not be opened")
+
+
+class KeyConfigMismatch(ProtocolError):
+    """The request was sealed to a key that the enclave does not hold (any more). It was not executed."""
+
+    code = "key-config-mismatch"
+    retry_safe = True
+
+
+class ReplayedRequest(ProtocolError):
+    """The enclave has already accepted this very encapsulation."""
+
+    code = "replayed-request"
+
+
+class ReceiptError(ProtocolError):
+    """A receipt is malformed, its signature is wrong, or it is about another exchange."""
+
+    code = "receipt"
+
+
+class TransportError(AdytonError):
+    """I/O failed between the parties; the original exception is chained."""
+
+    code = "transport"
+    fault = "host"
+
+
+class RelayRefused(TransportError):
+    """The host declined to carry the request, so the enclave never saw it.
+
+    Attributes:
+        status: HTTP status of the refusal.
+        retry_after_s: Seconds to wait, when the host said so.
+    """
+
+    code = "relay-refused"
+    retry_safe = True
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        """Keep the status beside the message."""
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class EngineError(AdytonError):
+    """The enclave cannot serve this request.
+
+    Attributes:
+        status: HTTP status of the sealed answer that reports the error.
+        param: The field of the request at fault, when there is one.
+    """
+
+    code = "engine"
+    fault = "enclave"
+    retry_safe = True
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        """Keep the name of the field at fault beside the message."""
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequest(EngineError):
+    """A field of the request is missing, of the wrong type or out of range."""
+
+    code = "invalid-request"
+    fault = "caller"
+    status = 400
+
+
+class UnknownModel(EngineError):
+    """No loaded model has this name."""
+
+    code = "model-not-found"
+    fault = "caller"
+    status = 404
+
+
+class ContextOverflow(EngineError):
+    """Prompt and answer cannot fit into the model's context; found out before any work was done."""
+
+    code = "context-length-exceeded"
+    fault = "caller"
+    status = 400
+
+
+class QueueFull(EngineError):
+    """Too many requests wait already.
+
+    Attributes:
+        retry_after_s: Seconds after which a place is likely.
+    """
+
+    code = "queue-full"
+    fault = "operator"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: float, param: str | None = None) -> None:
+        """Keep the advice beside the message."""
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+
+
+class OutOfMemory(EngineError):
+    """The KV cache or another fixed budget is exhausted."""
+
+    code = "out-of-memory"
+    status = 503
+
+
+class Cancelled(EngineError):
+    """The caller went away, and the work was stopped."""
+
+    code = "cancelled"
+    fault = "caller"
+    status = 499
+
+
+class EngineStopped(EngineError):
+    """The engine has failed or is shutting down."""
+
+    code = "engine-stopped"
+    status = 503
