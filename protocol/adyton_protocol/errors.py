@@ -36,7 +36,7 @@ answers, keys or the stage at which a decryption failed.
 This module imports only the standard library, because the untrusted host imports it too.
 """
 
-from typing import ClassVar, Literal, override
+from typing import ClassVar, Literal
 
 Fault = Literal["caller", "operator", "enclave", "host", "peer", "vendor"]
 """Whose fault an error is. ``peer`` means the other end of the sealed channel or anybody between."""
@@ -106,15 +106,6 @@ class AppraisalError(AttestationError):
         self.check = check
         self.expected = expected
         self.actual = actual
-
-    @override
-    def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions with keyword-only arguments do not survive copying or pickling by default.
-        return (_rebuild_appraisal_error, (self.check, self.expected, self.actual))
-
-
-def _rebuild_appraisal_error(check: str, expected: str, actual: str) -> AppraisalError:
-    return AppraisalError(check, expected=expected, actual=actual)
 
 
 class ProtocolError(AdytonError):
