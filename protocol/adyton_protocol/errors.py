@@ -60,15 +60,15 @@ class ConfigError(AdytonError):
     """A configuration, policy or catalog file is missing, malformed or contradicts itself."""
 
     code = "config"
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
 
 
 class AttestationError(AdytonError):
     """Evidence was not accepted; nothing was sent."""
 
     code = "attestation"
-    fault = "host"
-    retry_safe = True
+    fault: ClassVar[Fault] = "host"
+    retry_safe: ClassVar[bool] = True
 
 
 class MalformedEvidence(AttestationError):
@@ -118,7 +118,7 @@ class LocalProtocolError(ProtocolError):
     """Our own code used a protocol object out of order, or with values that the format cannot carry."""
 
     code = "local-protocol"
-    fault = "caller"
+    fault: ClassVar[Fault] = "caller"
 
 
 class RemoteProtocolError(ProtocolError):
@@ -147,7 +147,7 @@ class KeyConfigMismatch(ProtocolError):
     """The request was sealed to a key that the enclave does not hold (any more). It was not executed."""
 
     code = "key-config-mismatch"
-    retry_safe = True
+    retry_safe: ClassVar[bool] = True
 
 
 class ReplayedRequest(ProtocolError):
@@ -166,7 +166,7 @@ class TransportError(AdytonError):
     """I/O failed between the parties; the original exception is chained."""
 
     code = "transport"
-    fault = "host"
+    fault: ClassVar[Fault] = "host"
 
 
 class RelayRefused(TransportError):
@@ -178,7 +178,7 @@ class RelayRefused(TransportError):
     """
 
     code = "relay-refused"
-    retry_safe = True
+    retry_safe: ClassVar[bool] = True
 
     def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
         """Keep the status beside the message."""
@@ -196,8 +196,8 @@ class EngineError(AdytonError):
     """
 
     code = "engine"
-    fault = "enclave"
-    retry_safe = True
+    fault: ClassVar[Fault] = "enclave"
+    retry_safe: ClassVar[bool] = True
     status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
@@ -210,7 +210,7 @@ class InvalidRequest(EngineError):
     """A field of the request is missing, of the wrong type or out of range."""
 
     code = "invalid-request"
-    fault = "caller"
+    fault: ClassVar[Fault] = "caller"
     status = 400
 
 
@@ -218,7 +218,7 @@ class UnknownModel(EngineError):
     """No loaded model has this name."""
 
     code = "model-not-found"
-    fault = "caller"
+    fault: ClassVar[Fault] = "caller"
     status = 404
 
 
@@ -226,7 +226,7 @@ class ContextOverflow(EngineError):
     """Prompt and answer cannot fit into the model's context; found out before any work was done."""
 
     code = "context-length-exceeded"
-    fault = "caller"
+    fault: ClassVar[Fault] = "caller"
     status = 400
 
 
@@ -238,7 +238,7 @@ class QueueFull(EngineError):
     """
 
     code = "queue-full"
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
     status = 429
 
     def __init__(self, message: str, *, retry_after_s: float, param: str | None = None) -> None:
@@ -258,7 +258,7 @@ class Cancelled(EngineError):
     """The caller went away, and the work was stopped."""
 
     code = "cancelled"
-    fault = "caller"
+    fault: ClassVar[Fault] = "caller"
     status = 499
 
 
