@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. Every target sets up the virtual environment first; when nothing has changed
+# that costs a few milliseconds.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Everything by default; `make setup EXTRAS=enclave,host,openai` is enough for `make demo`.
+EXTRAS ?= enclave,host,openai,train,dev
+STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt manifests/llama-build.toml 2>/dev/null | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
+comma := ,
+
+.PHONY: help
+help:  ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP)  ## Build .venv with everything (compiles llama.cpp once per machine).
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Adyton needs Python 3.11, 3.12 or 3.13; this is " + sys.version.split()[0] + ". Try: make setup PYTHON=python3.11")'
+	@echo "==> virtual environment in $(VENV) ($(EXTRAS))"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python manifests/build_llama.py > $(VENV)/llama-wheel
+	@echo "==> installing dependencies"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		"$$(cat $(VENV)/llama-wheel)" --editable ".[$(EXTRAS)]"
+	@rm -f $(VENV)/.ready-*; touch $@
+	@echo "==> ready"
+
+.PHONY: demo
+demo: setup  ## Start the appliance, ask it a sealed question, verify the answer, shut down.
+	@$(BIN)/python docs/examples/demo.py
+
+.PHONY: up
+up: setup  ## Run the simulated appliance in the foreground.
+	@$(BIN)/adyton-host up --simulate
+
+.PHONY: check
+check: setup  ## Everything that needs no run: format, lint, types, trust boundaries.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: fix
+fix: setup  ## Let ruff repair what it can.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: test
+test: setup  ## The whole suite, the slow part included.
+	@$(BIN)/python -m pytest -m "not sgx"
+
+.PHONY: test-fast
+test-fast: setup  ## The fast part of the suite.
+	@$(BIN)/python -m pytest
+
+.PHONY: test-gramine
+test-gramine: setup  ## The enclave under gramine-direct, where that is installed.
+	@if command -v gramine-direct >/dev/null; then $(BIN)/python -m pytest -m gramine tests/gramine; \
+	else echo "SKIPPED: gramine-direct is not on the PATH"; fi
+
+.PHONY: bench
+bench: setup  ## Measure sealed against unsealed; writes JSON and a plot to bench/results/.
+	@$(BIN)/python bench/sealing.py
+
+.PHONY: clean
+clean:  ## Remove what the targets made, the virtual environment included.
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results
