@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the real simulated appliance for a test, exactly as an operator would."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from adyton import AsyncClient, Client, Simulation
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appliance:
+    """A running appliance and where to look at it."""
+
+    url: str
+    directory: Path
+    host: subprocess.Popen[str]
+
+    @property
+    def simulation_dir(self) -> Path:
+        """Root, collateral, policy and the simulated platform."""
+        return self.directory / "simulation"
+
+    @property
+    def state_dir(self) -> Path:
+        """What the supervisor writes: configuration, logs."""
+        return self.directory / "state"
+
+    @property
+    def enclave(self) -> psutil.Process:
+        """The enclave's process, found as the supervisor's child."""
+        for child in psutil.Process(self.host.pid).children(recursive=True):
+            if any("adyton_enclave" in word or "adyton-enclave" in word for word in child.cmdline()):
+                return child
+        raise LookupError("the supervisor has no enclave process")
+
+    def simulation(self) -> Simulation:
+        """What a client needs to accept this appliance."""
+        return Simulation.from_dir(self.simulation_dir)
+
+    def client(self) -> Client:
+        """A synchronous client that has explicitly chosen simulation."""
+        return Client(self.url, simulation=self.simulation())
+
+    def async_client(self) -> AsyncClient:
+        """An asynchronous client that has explicitly chosen simulation."""
+        return AsyncClient(self.url, simulation=self.simulation())
+
+    def adyton(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run an ``adyton`` command against this appliance."""
+        where = ("--simulated", "--url", self.url, "--simulation-dir", str(self.simulation_dir))
+        return subprocess.run(
+            [str(BIN / "adyton"), *arguments, *where],
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=120,
+        )
+
+
+@contextlib.contextmanager
+def running(directory: Path, *options: str) -> Iterator[Appliance]:
+    """Run ``adyton-host up --simulate`` on a free port until the block ends."""
+    command = [
+        str(BIN / "adyton-host"), "up", "--simulate", "--port", "0", "--json",
+        "--state", str(directory / "state"), "--simulation-dir", str(directory / "simulation"), *options,
+    ]  # fmt: skip
+    log_path = directory / "host.stderr"
+    with (
+        log_path.open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as host,
+    ):
+        try:
+            line = host.stdout.readline() if host.stdout else ""
+            if not line:
+                raise RuntimeError(f"the appliance did not start:\n{log_path.read_text()}")
+            yield Appliance(url=json.loads(line)["base_url"], directory=directory, host=host)
+        finally:
+            host.send_signal(signal.SIGTERM)
+            try:
+                host.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                host.kill()
