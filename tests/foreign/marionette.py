@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drive headless Firefox over Marionette, as far as sending one oblivious HTTP request needs.
 
-Marionette frames are ``<decimal length>:<JSON>`` on loopback TCP. Firefox's own OHTTP client (NSS and Mozilla's
+Marionette frames are ``<decimal length>:<JSON>`` on loopback TCP. Firefox's own OHTTP client (NSS, Mozilla's
 ``ohttp`` crate) does the encapsulation; none of our code takes part.
 """
 
