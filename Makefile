@@ -60,14 +60,22 @@ test: setup  ## The whole suite, the slow part included.
 test-fast: setup  ## The fast part of the suite.
 	@$(BIN)/python -m pytest
 
-.PHONY: test-gramine
-test-gramine: setup  ## The enclave under gramine-direct, where that is installed.
-	@if command -v gramine-direct >/dev/null; then $(BIN)/python -m pytest -m gramine tests/gramine; \
-	else echo "SKIPPED: gramine-direct is not on the PATH"; fi
-
 .PHONY: bench
 bench: setup  ## Measure sealed against unsealed; writes JSON and a plot to bench/results/.
 	@$(BIN)/python bench/sealing.py
+
+.PHONY: measured-files
+measured-files:  ## Rewrite the list of measured modules after adding or removing one.
+	@{ echo "# Modules that are measured: the enclave without its simulator, and the protocol."; \
+	   { cd enclave && find adyton_enclave -name '*.py' ! -path adyton_enclave/simulation.py; \
+	     cd ../protocol && find adyton_protocol -name '*.py'; } | LC_ALL=C sort; } > manifests/measured-files.txt
+
+.PHONY: pins
+pins: setup  ## Resolve and hash the dependencies anew after changing pyproject.toml.
+	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --no-header \
+		$(foreach extra,enclave host openai train dev,--extra $(extra)) pyproject.toml -o constraints.txt
+	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --constraint constraints.txt \
+		--generate-hashes manifests/requirements-enclave.in -o manifests/requirements-enclave.txt
 
 .PHONY: clean
 clean:  ## Remove what the targets made, the virtual environment included.
