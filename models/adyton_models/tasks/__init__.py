@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic word problems with ground truth: generation, splits and the symbolic checker. Needs no torch.
+
+>>> from adyton_models.tasks import check_answer, generate
+>>> problem = next(generate("test", seed=1, n=1))
+>>> check_answer(problem, problem.solution)
+True
+"""
+
+from adyton_models.tasks.checker import StepVerdict, Verdict, check_answer, check_steps, parse_answer
+from adyton_models.tasks.reader import Facts, UnreadableProblemError, read_problem
+from adyton_models.tasks.render import Problem, generate
+from adyton_models.tasks.splits import Split
+
+__all__ = [
+    "Facts",
+    "Problem",
+    "Split",
+    "StepVerdict",
+    "UnreadableProblemError",
+    "Verdict",
+    "check_answer",
+    "check_steps",
+    "generate",
+    "parse_answer",
+    "read_problem",
+]
