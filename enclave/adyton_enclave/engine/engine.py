@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: one thread that steps every model, and the door through which asyncio submits requests.
+
+All state of the computation belongs to the loop thread. What crosses over does so in two places: the inbox
+(requests and wake-ups, under one lock) and, once per step and event loop, ``call_soon_threadsafe``. When the
+loop thread fails, every request fails with :class:`EngineStopped`, new ones are refused, and ``failed`` is set;
+nothing hangs and nothing is retried on a cache whose state is unknown.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Self
+
+from adyton_enclave.engine.generation import Generation, Mailbox, deliver
+from adyton_enclave.engine.lane import Lane, LaneStatus
+from adyton_enclave.engine.loaded_model import LoadedModel
+from adyton_enclave.engine.request import GenerationRequest, Usage
+from adyton_enclave.engine.sequence import Group
+from adyton_enclave.engine.settings import EngineConfig, ModelSpec
+from adyton_protocol.errors import (
+    ConfigError,
+    ContextOverflow,
+    EngineStopped,
+    InvalidRequest,
+    LocalProtocolError,
+    QueueFull,
+    UnknownModel,
+)
+
+_log: Final = logging.getLogger(__name__)
+_STOP_TIMEOUT_S: Final = 60.0
+_MIN_RETRY_S: Final = 1.0
+_MAX_RETRY_S: Final = 60.0
+_SMOOTHING: Final = 0.2
+
+
+class Engine:
+    """Continuous batching over one or several models. ``submit`` from asyncio; the rest happens elsewhere."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        models: Sequence[ModelSpec],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the measured configuration; nothing is loaded before :meth:`start`."""
+        if len({spec.name for spec in models}) != len(models) or not models:
+            raise ConfigError("an engine needs at least one model, each with a name of its own")
+        self._config = config
+        self._specs = tuple(models)
+        self._clock = clock
+        self._models: dict[str, LoadedModel] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._wake = threading.Condition()
+        self._inbox: list[Group] = []
+        self._queued: dict[str, int] = {}
+        self._notified = False
+        self._stopping = False
+        self._failed = False
+        self._service_s = _MIN_RETRY_S
+        self._thread: threading.Thread | None = None
+
+    @property
+    def models(self) -> Mapping[str, LoadedModel]:
+        """Loaded models by name, in the configured order; empty before :meth:`start`."""
+        return MappingProxyType(self._models)
+
+    @property
+    def failed(self) -> bool:
+        """True when the loop died of an error. Only a new process helps."""
+        return self._failed
+
+    @property
+    def running(self) -> bool:
+        """True while requests are taken."""
+        return self._thread is not None and not self._stopping and not self._failed
+
+    def status(self) -> Mapping[str, LaneStatus]:
+        """Numbers per model, for metrics. Read while the loop runs, so a step may lie between two of them."""
+        return {name: lane.status for name, lane in self._lanes.items()}
+
+    def start(self) -> Self:
+        """Load every model and start the loop.
+
+        Raises:
+            ConfigError: A file, a digest or a size is wrong. Everything loaded so far is freed.
+        """
+        if self._thread is not None:
+            raise LocalProtocolError("the engine was started already")
+        try:
+            for spec in self._specs:
+                model = self._models[spec.name] = LoadedModel(spec, self._config)
+                self._lanes[spec.name] = Lane(model.llama, self._config)
+                self._queued[spec.name] = 0
+        except BaseException:
+            self._free()
+            raise
+        self._thread = threading.Thread(target=self._run, name="adyton-engine", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End the loop, fail what still runs with EngineStopped, free everything. Idempotent; blocks."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(_STOP_TIMEOUT_S)
+            if self._thread.is_alive():
+                # Freeing memory under a running computation would be worse than leaking it.
+                self._failed = True
+                return
+        self._free()
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Queue a request. Call in the event loop that will iterate.
+
+        Raises:
+            UnknownModel: No such model.
+            InvalidRequest: Token ids outside the vocabulary, or a prefix of a choice that cannot be.
+            ContextOverflow: Prompt and answer cannot fit; no work was done.
+            QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
+            EngineStopped: The engine is not running.
+        """
+        model = self._models.get(request.model)
+        if model is None:
+            if not self.running:
+                raise EngineStopped("the engine is not running")
+            raise UnknownModel("no model of this name is loaded", param="model")
+        self._check(request, model)
+        loop = asyncio.get_running_loop()
+        usage = Usage(prompt_tokens=len(request.prompt_token_ids), completion_tokens=0)
+        mailbox = Mailbox(loop, usage)
+        deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
+        group = Group(request, mailbox, deadline_s)
+        with self._wake:
+            if not self.running:
+                raise EngineStopped("the engine is not running")
+            if self._queued[request.model] > self._config.max_queue:
+                raise QueueFull("too many requests wait", retry_after_s=self._retry_after_s(request.model))
+            self._queued[request.model] += 1
+            self._inbox.append(group)
+            self._wake.notify()
+        return Generation(request, mailbox, self._notify)
+
+    def _check(self, request: GenerationRequest, model: LoadedModel) -> None:
+        if not all(0 <= token_id < model.n_vocab for token_id in request.prompt_token_ids):
+            raise InvalidRequest("a token id lies outside the vocabulary", param="prompt")
+        needed = len(request.prompt_token_ids) + request.max_tokens
+        if needed > model.n_ctx:
+            raise ContextOverflow(
+                f"the prompt has {len(request.prompt_token_ids)} tokens and asks for {request.max_tokens} more, "
+                f"but the context holds {model.n_ctx}",
+                param="max_tokens" if len(request.prompt_token_ids) < model.n_ctx else "messages",
+            )
+
+    def _retry_after_s(self, model: str) -> float:
+        """Time until the queue has moved by one, from how long requests lately took. Needs the lock."""
+        expected = self._service_s * self._queued[model] / self._config.max_sequences
+        return min(max(expected, _MIN_RETRY_S), _MAX_RETRY_S)
+
+    def _notify(self) -> None:
+        """Wake the loop, so that it looks for cancelled requests."""
+        with self._wake:
+            self._notified = True
+            self._wake.notify()
+
+    def _run(self) -> None:
+        """Body of the loop thread."""
+        try:
+            while self._take_in():
+                self._step()
+            self._end("the engine is shutting down")
+        except BaseException as error:  # noqa: BLE001  # whatever it is, no request may hang
+            # SECURITY: the class name only. Messages and tracebacks of foreign code may hold content.
+            _log.critical("the engine loop died of %s", type(error).__name__)
+            self._failed = True
+            self._end("the engine has failed")
+
+    def _take_in(self) -> bool:
+        """Wait for something to do and take new requests in; False when it is time to stop."""
+        busy = any(lane.busy for lane in self._lanes.values())
+        with self._wake:
+            while not (self._inbox or self._notified or self._stopping or busy):
+                dirty = [lane for lane in self._lanes.values() if lane.needs_scrub]
+                if not self._wake.wait(self._config.scrub_after_s if dirty else None):
+                    for lane in dirty:
+                        lane.scrub()
+            arrived, self._inbox = self._inbox, []
+            self._notified = False
+            stopping = self._stopping
+        for group in arrived:
+            self._lanes[group.request.model].add(group)
+        return not stopping
+
+    def _step(self) -> None:
+        now_s = self._clock()
+        touched: list[Group] = []
+        for name, lane in self._lanes.items():
+            lane.sweep(now_s)
+            touched += lane.step()
+            waiting = lane.status.waiting_requests
+            with self._wake:
+                self._queued[name] = waiting + sum(group.request.model == name for group in self._inbox)
+        self._deliver(touched)
+
+    def _deliver(self, groups: Iterable[Group]) -> None:
+        """Hand a step's events to each event loop in one call."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
+        for group in groups:
+            by_loop[group.mailbox.loop].append(group.mailbox.collect(group.usage))
+        for loop, receivers in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(deliver, receivers)
+            except RuntimeError:
+                # The loop was closed, so its callers are gone; their sequences must go too.
+                for group in groups:
+                    if group.mailbox.loop is loop:
+                        group.mailbox.cancelled = True
+
+    def _end(self, why: str) -> None:
+        """Fail everything that is left."""
+        with self._wake:
+            self._stopping = True
+            left, self._inbox = self._inbox, []
+        for group in left:
+            group.mailbox.close(EngineStopped(why))
+        for lane in self._lanes.values():
+            left += lane.fail_all(lambda: EngineStopped(why))
+        self._deliver(left)
+
+    def _free(self) -> None:
+        for lane in self._lanes.values():
+            lane.close()
+        for model in self._models.values():
+            model.llama.close()
+        self._lanes.clear()

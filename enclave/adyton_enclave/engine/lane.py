@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model's share of the loop: its queues, its KV cache, and one step after another.
+
+A step is: plan, compute, draw, tell. Everything here runs in the loop thread.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from adyton_enclave.engine.kv_budget import KvBudget
+from adyton_enclave.engine.llama import LlamaContext, LlamaModel, NoKvSlot
+from adyton_enclave.engine.request import Finished, FinishReason, TextDelta, TokenLogprob, TopLogprob
+from adyton_enclave.engine.runner import BatchRunner
+from adyton_enclave.engine.sampler import Logits, RowLogprobs, draw, logprobs
+from adyton_enclave.engine.scheduler import Scheduler, Work
+from adyton_enclave.engine.sequence import Group, Phase, Sequence
+from adyton_enclave.engine.settings import EngineConfig
+from adyton_protocol.errors import Cancelled, EngineError, OutOfMemory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneStatus:
+    """What the rest of the engine may know about a lane; numbers only."""
+
+    running: int
+    waiting_requests: int
+    kv_cells_used: int
+    kv_cells_total: int
+
+
+class Lane:
+    """The loop's state for one model."""
+
+    def __init__(self, model: LlamaModel, config: EngineConfig) -> None:
+        """Allocate the context."""
+        self.model = model
+        self.context = LlamaContext(model, config)
+        self.budget = KvBudget(self.context.n_cells)
+        self._runner = BatchRunner(self.context)
+        self._scheduler = Scheduler(
+            budget=self.budget,
+            memory=self.context,
+            max_sequences=config.max_sequences,
+            n_batch=self.context.n_batch,
+            prefill_tokens=config.prefill_limit_tokens,
+        )
+        self._groups: dict[int, Group] = {}
+        self._touched: dict[int, Group] = {}
+        self._dirty = False
+
+    @property
+    def busy(self) -> bool:
+        """True while a step would do something."""
+        return self._scheduler.busy
+
+    @property
+    def needs_scrub(self) -> bool:
+        """True when nothing runs but the KV buffers still hold numbers of the past."""
+        return self._dirty and not self.busy
+
+    @property
+    def status(self) -> LaneStatus:
+        """A consistent picture between two steps."""
+        return LaneStatus(
+            running=len(self._scheduler.running),
+            waiting_requests=sum(not group.started for group in self._groups.values()),
+            kv_cells_used=self.budget.used,
+            kv_cells_total=self.budget.total,
+        )
+
+    def add(self, group: Group) -> None:
+        """Take in a request."""
+        self._groups[id(group)] = group
+        self._scheduler.add(group)
+
+    def step(self) -> list[Group]:
+        """Compute one step; return the groups whose mailboxes have something to deliver.
+
+        Raises:
+            EngineStopped: The context is unusable, and with it the engine.
+        """
+        work = self._plan()
+        if work:
+            try:
+                rows = self._runner.run(work)
+            except NoKvSlot:
+                # Our books say that there is room, so this means fragmentation or a fault of the books. Either
+                # way nothing was computed: give cells back and try again in the next step.
+                self._relieve()
+            else:
+                self._dirty = True
+                self._scheduler.advance(work)
+                self._draw([item.sequence for item in work if item.wants_logits], rows)
+        touched = list(self._touched.values())
+        self._touched.clear()
+        return touched
+
+    def sweep(self, now_s: float) -> None:
+        """End requests that were cancelled or whose time is up."""
+        for group in list(self._groups.values()):
+            if group.mailbox.cancelled:
+                self.fail(group, Cancelled("the request was cancelled"))
+            elif group.deadline_s is not None and now_s >= group.deadline_s:
+                self.fail(group, Cancelled("the request's time limit passed"))
+
+    def fail(self, group: Group, error: EngineError) -> None:
+        """End a request early and free everything it holds."""
+        for sequence in group.sequences:
+            sequence.phase = self._dropped(sequence)
+        group.live = 0
+        group.mailbox.close(error)
+        self._forget(group)
+
+    def fail_all(self, make_error: Callable[[], EngineError]) -> list[Group]:
+        """End every request without touching llama.cpp, whose state may be broken."""
+        groups = list(self._groups.values())
+        self._groups.clear()
+        for group in groups:
+            group.mailbox.close(make_error())
+        return groups
+
+    def scrub(self) -> None:
+        """Overwrite the KV buffers. Only when idle."""
+        self.context.scrub()
+        self._dirty = False
+
+    def close(self) -> None:
+        """Free the context."""
+        self.context.close()
+
+    def _plan(self) -> list[Work]:
+        try:
+            return self._scheduler.plan()
+        except OutOfMemory as error:
+            self.fail(self._scheduler.running[0].group, error)
+            return []
+
+    def _relieve(self) -> None:
+        try:
+            self._scheduler.relieve()
+        except OutOfMemory as error:
+            self.fail(self._scheduler.running[0].group, error)
+
+    def _draw(self, sequences: Iterable[Sequence], rows: Iterable[Logits]) -> None:
+        for sequence, row in zip(sequences, rows, strict=True):
+            request = sequence.group.request
+            position = len(sequence.token_ids)
+            token_id = draw(row, request.sampling, request.key, sequence.path, position)
+            detail = None
+            if request.logprobs is not None:
+                detail = self._token_logprob(token_id, logprobs(row, token_id, request.logprobs))
+            self._accept(sequence, token_id, detail)
+
+    def _accept(self, sequence: Sequence, token_id: int, detail: TokenLogprob | None) -> None:
+        """Append a drawn token and tell what it changes."""
+        group = sequence.group
+        sequence.token_ids.append(token_id)
+        group.n_completion += 1
+        self._touched[id(group)] = group
+        reason: FinishReason | None = None
+        if token_id in self.model.eog:
+            reason = "stop"
+            text, details = "", ()
+        else:
+            text, details = sequence.text.push(self.model.pieces[token_id], detail)
+            if sequence.text.stopped:
+                reason = "stop"
+            elif sequence.n_generated >= group.request.max_tokens:
+                reason = "length"
+        if reason is not None:
+            tail, tail_details = sequence.text.finish()
+            text, details = text + tail, details + tail_details
+        if text or details:
+            group.mailbox.post(TextDelta(index=sequence.index, text=text, logprobs=details))
+        if reason is not None:
+            self._finish(sequence, reason)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        group = sequence.group
+        self._scheduler.drop(sequence)
+        group.live -= 1
+        group.mailbox.post(Finished(index=sequence.index, finish_reason=reason, usage=group.usage))
+        if not group.live:
+            group.mailbox.close()
+            self._forget(group)
+
+    def _forget(self, group: Group) -> None:
+        self._groups.pop(id(group), None)
+        self._touched[id(group)] = group
+
+    def _dropped(self, sequence: Sequence) -> Phase:
+        self._scheduler.drop(sequence)
+        return Phase.DONE
+
+    def _token_logprob(self, token_id: int, row: RowLogprobs) -> TokenLogprob:
+        pieces = self.model.pieces
+        return TokenLogprob(
+            token=pieces[token_id].decode("utf-8", "replace"),
+            bytes=pieces[token_id],
+            logprob=row.chosen,
+            top=tuple(
+                TopLogprob(token=pieces[i].decode("utf-8", "replace"), bytes=pieces[i], logprob=value)
+                for i, value in zip(row.top_ids, row.top, strict=True)
+            ),
+        )

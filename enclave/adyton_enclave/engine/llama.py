@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The edge to llama.cpp: everything that is ``Any``, a pointer or undefined behaviour ends in this module.
+
+Thin owners with ``close`` around model, context, batch and thread pool. Lengths and ranges are checked here,
+because C would not. llama.cpp's log goes nowhere: its messages may name token ids, that is, content.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import llama_cpp as _bindings
+
+from adyton_enclave.engine.model_file import CookieFile, read_verified
+from adyton_enclave.engine.settings import EngineConfig, KvType
+from adyton_protocol.errors import ConfigError, EngineStopped, OutOfMemory
+
+_lib: Any = _bindings
+
+
+@_lib.llama_log_callback  # type: ignore[untyped-decorator]  # a ctypes function type
+def _discard(_level: int, _text: bytes, _user_data: int | None) -> None:
+    """SECURITY: drop the line; error messages of llama_decode quote token ids and positions."""
+
+
+# The callback must outlive every call into the library, so it lives at module level.
+_lib.llama_log_set(_discard, ctypes.c_void_p(0))
+
+_KV_TYPES: Final[dict[KvType, int]] = {
+    "f32": _lib.GGML_TYPE_F32,
+    "f16": _lib.GGML_TYPE_F16,
+    "q8_0": _lib.GGML_TYPE_Q8_0,
+    "q4_0": _lib.GGML_TYPE_Q4_0,
+}
+_CONTROL_ATTRIBUTES: Final[int] = _lib.LLAMA_TOKEN_ATTR_CONTROL | _lib.LLAMA_TOKEN_ATTR_UNKNOWN
+_NO_KV_SLOT: Final = 1
+
+
+class NoKvSlot(OutOfMemory):
+    """``llama_decode`` found no cells for the batch and changed nothing."""
+
+
+class LlamaModel:
+    """Weights and vocabulary. Thread-safe for reading."""
+
+    def __init__(self, path: str, sha256: str) -> None:
+        """Load the file's verified bytes into memory.
+
+        Raises:
+            ConfigError: The file is missing, has another digest, or is no model that llama.cpp can load.
+        """
+        data = read_verified(path, sha256)
+        params = _lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        # SECURITY: no mapping and no reading later on; every tensor is copied out of the verified bytes now.
+        params.load_mode = _lib.LLAMA_LOAD_MODE_NONE
+        params.lazy_mode = _lib.LLAMA_LAZY_MODE_OFF
+        with CookieFile(data) as stream:
+            self._model: Any = _lib.llama_model_load_from_file_ptr(stream.pointer, params)
+        if not self._model:
+            raise ConfigError("llama.cpp cannot load the model file")
+        self._vocab: Any = _lib.llama_model_get_vocab(self._model)
+        self.n_vocab = int(_lib.llama_vocab_n_tokens(self._vocab))
+        self.n_ctx_train = int(_lib.llama_model_n_ctx_train(self._model))
+        self.add_bos = bool(_lib.llama_vocab_get_add_bos(self._vocab))
+        self.bos = int(_lib.llama_vocab_bos(self._vocab))
+        self.eos = int(_lib.llama_vocab_eos(self._vocab))
+        self.eog = frozenset(i for i in range(self.n_vocab) if _lib.llama_vocab_is_eog(self._vocab, i))
+
+    @property
+    def handle(self) -> Any:
+        """``llama_model *``."""
+        return self._model
+
+    @cached_property
+    def pieces(self) -> tuple[bytes, ...]:
+        """Bytes of every token; empty for control tokens."""
+        return tuple(self._piece(token_id, special=False) for token_id in range(self.n_vocab))
+
+    @cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """Text of every control token, which only templates may produce, and its id."""
+        tokens = {}
+        for token_id in range(self.n_vocab):
+            if int(_lib.llama_vocab_get_attr(self._vocab, token_id)) & _CONTROL_ATTRIBUTES:
+                text = self.token_text(token_id)
+                if text:
+                    tokens[text] = token_id
+        return tokens
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The template of the GGUF, if it has one."""
+        text = _lib.llama_model_chat_template(self._model, None)
+        return None if text is None else text.decode("utf-8")
+
+    def token_text(self, token_id: int) -> str:
+        """Text of a token, control tokens spelt out; empty for ids that the vocabulary lacks."""
+        if not 0 <= token_id < self.n_vocab:
+            return ""
+        return self._piece(token_id, special=True).decode("utf-8", "replace")
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of a text (attacker-controlled).
+
+        Args:
+            text: Any text; lone surrogates become U+FFFD.
+            add_special: Add beginning and end of text as the vocabulary says.
+            parse_special: Turn the spelling of control tokens into control tokens. SECURITY: never for text
+                that comes from a caller.
+        """
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 8
+        buffer = (ctypes.c_int32 * size)()
+        count = int(
+            _lib.llama_tokenize(self._vocab, data, len(data), buffer, size, add_special, parse_special)
+        )
+        if count < 0:
+            raise EngineStopped("llama.cpp made more tokens than the text has bytes")
+        return list(buffer[:count])
+
+    def close(self) -> None:
+        """Free the weights. Idempotent; no context may be left."""
+        if self._model:
+            _lib.llama_model_free(self._model)
+            self._model = None
+
+    def _piece(self, token_id: int, *, special: bool) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = int(_lib.llama_token_to_piece(self._vocab, token_id, buffer, size, 0, special))
+            if length >= 0:
+                return buffer.raw[:length]
+            size = -length
+
+
+class LlamaBatch:
+    """Input of one step: four arrays that numpy fills and C reads. Owned by the loop thread."""
+
+    def __init__(self, capacity: int) -> None:
+        """Make room for ``capacity`` tokens, each in exactly one sequence."""
+        self.capacity = capacity
+        self.n_tokens = 0
+        self._token = np.zeros(capacity, dtype=np.int32)
+        self._pos = np.zeros(capacity, dtype=np.int32)
+        self._seq = np.zeros(capacity, dtype=np.int32)
+        self._n_seq = np.ones(capacity, dtype=np.int32)
+        self._wants = np.zeros(capacity, dtype=np.int8)
+        step = self._seq.itemsize
+        self._seq_rows = (self._seq.ctypes.data + step * np.arange(capacity)).astype(np.uintp)
+        self.struct: Any = _lib.llama_batch()
+        for name, array in (
+            ("token", self._token),
+            ("pos", self._pos),
+            ("n_seq_id", self._n_seq),
+            ("seq_id", self._seq_rows),
+            ("logits", self._wants),
+        ):
+            kind = dict(_lib.llama_batch._fields_)[name]  # noqa: SLF001  # ctypes' own name
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kind))
+        self.struct.embd = None
+
+    def clear(self) -> None:
+        """Start a new step."""
+        self.n_tokens = 0
+
+    def add(self, token_ids: Sequence[int], start: int, seq_id: int, *, wants_logits: bool) -> None:
+        """Append consecutive tokens of a sequence; logits, if wanted, are those of the last."""
+        begin, end = self.n_tokens, self.n_tokens + len(token_ids)
+        if end > self.capacity:
+            raise ValueError("the batch is full")
+        self._token[begin:end] = token_ids
+        self._pos[begin:end] = range(start, start + len(token_ids))
+        self._seq[begin:end] = seq_id
+        self._wants[begin:end] = 0
+        if wants_logits:
+            self._wants[end - 1] = 1
+        self.n_tokens = end
+
+
+class LlamaContext:
+    """A KV cache and the computation over it. Owned by the loop thread."""
+
+    def __init__(self, model: LlamaModel, config: EngineConfig) -> None:
+        """Allocate everything now, so that serving allocates nothing.
+
+        Raises:
+            ConfigError: llama.cpp refuses these sizes.
+        """
+        params = _lib.llama_context_default_params()
+        params.n_ctx = config.n_ctx_total
+        params.n_batch = min(config.n_batch, config.n_ctx_total)
+        params.n_ubatch = min(config.n_ubatch, params.n_batch)
+        params.n_seq_max = config.max_sequences
+        # One row of logits per sequence and step: the output buffer is sized for that, not for a batch.
+        params.n_outputs_max = config.max_sequences
+        params.n_outputs_max_per_seq = 1
+        params.n_threads = config.compute_threads
+        params.n_threads_batch = config.compute_threads
+        params.flash_attn_type = (
+            _lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if config.flash_attention
+            else _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        params.type_k = _KV_TYPES[config.kv_type_k]
+        params.type_v = _KV_TYPES[config.kv_type_v]
+        params.kv_unified = True
+        params.offload_kqv = False
+        params.op_offload = False
+        params.no_perf = True
+        self._context: Any = _lib.llama_init_from_model(model.handle, params)
+        if not self._context:
+            raise ConfigError("llama.cpp cannot make a context of these sizes")
+        self._memory: Any = _lib.llama_get_memory(self._context)
+        self._n_vocab = model.n_vocab
+        self.n_cells = int(_lib.llama_n_ctx(self._context))
+        self.n_batch = int(_lib.llama_n_batch(self._context))
+
+    def decode(self, batch: LlamaBatch) -> None:
+        """Compute a batch. Releases the interpreter lock meanwhile.
+
+        Raises:
+            NoKvSlot: No cells; nothing changed.
+            EngineStopped: Anything else; the state of the cache is unknown.
+        """
+        batch.struct.n_tokens = batch.n_tokens
+        status = int(_lib.llama_decode(self._context, batch.struct))
+        if status == _NO_KV_SLOT:
+            raise NoKvSlot("llama.cpp found no KV cells for the step")
+        if status != 0:
+            raise EngineStopped(f"llama_decode failed with status {status}")
+
+    def logits(self, n_rows: int) -> npt.NDArray[np.float32]:
+        """The rows that the last batch asked for, in its order; shape ``(n_rows, n_vocab)``.
+
+        A view of llama.cpp's buffer: valid until the next :meth:`decode`.
+        """
+        pointer = _lib.llama_get_logits(self._context)
+        if not pointer:
+            raise EngineStopped("llama.cpp has no logits")
+        flat = np.ctypeslib.as_array(pointer, (n_rows * self._n_vocab,))
+        return flat.reshape(n_rows, self._n_vocab)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` share the first ``length`` cells of ``source``."""
+        _lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def remove(self, seq_id: int) -> None:
+        """Take ``seq_id`` off all its cells."""
+        _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+
+    def scrub(self) -> None:
+        """Forget every sequence and overwrite the KV buffers with zeros."""
+        _lib.llama_memory_clear(self._memory, True)
+
+    def length(self, seq_id: int) -> int:
+        """Cells of a sequence, by llama.cpp's own count: its last position plus one."""
+        return int(_lib.llama_memory_seq_pos_max(self._memory, seq_id)) + 1
+
+    def close(self) -> None:
+        """Free the context. Idempotent."""
+        if self._context:
+            _lib.llama_free(self._context)
+            self._context = None

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model as the API sees it: name, identity, tokenizer, chat template, defaults. No KV cache."""
+
+from collections.abc import Mapping, Sequence
+
+from adyton_enclave.engine.chat_template import ChatTemplate
+from adyton_enclave.engine.llama import LlamaModel
+from adyton_enclave.engine.request import SamplingParams
+from adyton_enclave.engine.settings import EngineConfig, ModelSpec
+from adyton_protocol.digests import Digest, jcs, sha256_hex
+from adyton_protocol.errors import ConfigError, InvalidRequest
+
+
+class LoadedModel:
+    """A loaded model. Every method may be called from any thread.
+
+    Attributes:
+        name: As callers write it.
+        identity: One digest over everything that can change an answer: the GGUF's bytes (weights, tokenizer,
+            chat template, quantisation), context length, KV types and sampling defaults.
+        n_ctx: Most tokens of prompt and answer together.
+        n_vocab: Size of the vocabulary.
+        defaults: Sampling for requests that leave it out.
+    """
+
+    def __init__(self, spec: ModelSpec, config: EngineConfig) -> None:
+        """Load the verified file.
+
+        Raises:
+            ConfigError: See :class:`LlamaModel`; or ``n_ctx`` exceeds what the model or the KV cache can do.
+        """
+        self.llama = LlamaModel(spec.path, spec.sha256)
+        if not 1 < spec.n_ctx <= min(self.llama.n_ctx_train, config.n_ctx_total):
+            self.llama.close()
+            raise ConfigError(
+                f"model {spec.name!r}: n_ctx must lie between 2 and the smaller of the model's "
+                f"{self.llama.n_ctx_train} and engine.n_ctx_total, {config.n_ctx_total}"
+            )
+        self.name = spec.name
+        self.n_ctx = spec.n_ctx
+        self.n_vocab = self.llama.n_vocab
+        self.defaults = spec.sampling
+        self.identity = _identity(spec, config)
+        source = self.llama.chat_template
+        self._template = None if source is None else ChatTemplate(source, self.llama)
+
+    def tokenize(self, text: str, parse_special: bool = False, *, add_special: bool = True) -> list[int]:  # noqa: FBT001, FBT002
+        """Token ids of a prompt, with the beginning-of-text token where the vocabulary wants one.
+
+        Args:
+            text: Attacker-controlled.
+            parse_special: SECURITY: leave off for text of callers, who could write control tokens otherwise.
+            add_special: Add beginning and end of text as the vocabulary says.
+        """
+        return self.llama.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, token_ids: Sequence[int]) -> bytes:
+        """Bytes of tokens; control tokens have none."""
+        return b"".join(self.llama.pieces[token_id] for token_id in token_ids)
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        add_generation_prompt: bool = True,
+        options: Mapping[str, object] | None = None,
+    ) -> list[int]:
+        """Token ids of a conversation. No message can forge a control token; see ``chat_template``.
+
+        Raises:
+            InvalidRequest: The conversation does not fit the template, or the model has none.
+        """
+        if self._template is None:
+            raise InvalidRequest("this model has no chat template; use completions", param="messages")
+        return self._template.apply(
+            messages, tools=tools, add_generation_prompt=add_generation_prompt, options=options
+        )
+
+
+def _identity(spec: ModelSpec, config: EngineConfig) -> Digest:
+    """Digest of the canonical JSON of everything that decides an answer besides the measured code."""
+    sampling: SamplingParams = spec.sampling
+    return sha256_hex(
+        jcs(
+            {
+                "version": 1,
+                "gguf": "sha256:" + spec.sha256.removeprefix("sha256:"),
+                "n_ctx": spec.n_ctx,
+                "kv_type_k": config.kv_type_k,
+                "kv_type_v": config.kv_type_v,
+                "flash_attention": config.flash_attention,
+                "sampling": {
+                    "temperature": float(sampling.temperature),
+                    "top_p": float(sampling.top_p),
+                    "top_k": sampling.top_k,
+                    "min_p": float(sampling.min_p),
+                },
+            }
+        )
+    )

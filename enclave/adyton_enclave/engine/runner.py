@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns a step's plan into one ``llama_decode`` and hands back the rows of logits it asked for."""
+
+from collections.abc import Sequence
+
+from adyton_enclave.engine.llama import LlamaBatch, LlamaContext
+from adyton_enclave.engine.sampler import Logits
+from adyton_enclave.engine.scheduler import Work
+
+
+class BatchRunner:
+    """One context and its batch. Owned by the loop thread."""
+
+    def __init__(self, context: LlamaContext) -> None:
+        """Make a batch as large as the context takes."""
+        self._context = context
+        self._batch = LlamaBatch(context.n_batch)
+
+    def run(self, work: Sequence[Work]) -> list[Logits]:
+        """Compute the work.
+
+        Returns:
+            One row of shape ``(n_vocab,)`` for each item that ``wants_logits``, in order; views that the next
+            call overwrites.
+
+        Raises:
+            NoKvSlot: Nothing was computed and nothing changed.
+            EngineStopped: The context is unusable.
+        """
+        batch = self._batch
+        batch.clear()
+        n_rows = 0
+        for item in work:
+            wants = item.wants_logits
+            token_ids = item.sequence.token_ids[item.start : item.start + item.count]
+            batch.add(token_ids, item.start, item.sequence.seq_id, wants_logits=wants)
+            n_rows += wants
+        self._context.decode(batch)
+        return list(self._context.logits(n_rows)) if n_rows else []

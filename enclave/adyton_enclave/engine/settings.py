@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator decides about the engine: measured configuration, fixed for the life of the process."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adyton_enclave.engine.request import SamplingParams
+from adyton_protocol.errors import ConfigError
+
+KvType = Literal["f32", "f16", "q8_0", "q4_0"]
+"""Element types of the KV cache. Which of them keep answers independent of the batch is a measurement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Sizes of the engine; each model gets a context of its own with these sizes.
+
+    Attributes:
+        threads: Compute threads; 0 means all cores but one (at least one), because ggml's barriers spin
+            and the event loop needs a core of its own.
+        n_ctx_total: KV cells of each model, shared by all its sequences.
+        n_batch: Most tokens in one step.
+        n_ubatch: Most tokens that llama.cpp computes at once.
+        prefill_tokens: Most prompt tokens in a step that also decodes, which bounds how long a long prompt
+            holds up running streams; 0 means ``n_ubatch``.
+        max_sequences: Most sequences of one model in the KV cache at once (llama.cpp allows 256).
+        max_queue: Most requests of one model that wait for their first step.
+        kv_type_k: Type of cached keys.
+        kv_type_v: Type of cached values.
+        flash_attention: On in the batch-invariant profile.
+        scrub_after_s: Idle seconds after which the KV buffers are overwritten with zeros.
+    """
+
+    threads: int = 0
+    n_ctx_total: int = 8192
+    n_batch: int = 512
+    n_ubatch: int = 512
+    prefill_tokens: int = 0
+    max_sequences: int = 32
+    max_queue: int = 128
+    kv_type_k: KvType = "f16"
+    kv_type_v: KvType = "f16"
+    flash_attention: bool = True
+    scrub_after_s: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that llama.cpp would change silently or crash on."""
+        if self.threads < 0:
+            raise ConfigError("engine.threads must not be negative")
+        if not 1 <= self.max_sequences <= 256:
+            raise ConfigError("engine.max_sequences must lie between 1 and 256")
+        if self.n_ubatch < 1 or self.n_batch < self.n_ubatch:
+            raise ConfigError("engine.n_batch must be at least engine.n_ubatch, and both positive")
+        if self.n_batch < self.max_sequences:
+            raise ConfigError("engine.n_batch must hold one token of every sequence")
+        if self.n_ctx_total < 1:
+            raise ConfigError("engine.n_ctx_total must be positive")
+        if self.prefill_tokens < 0 or self.max_queue < 0 or self.scrub_after_s < 0:
+            raise ConfigError("engine.prefill_tokens, max_queue and scrub_after_s must not be negative")
+
+    @property
+    def compute_threads(self) -> int:
+        """Threads after resolving 0."""
+        if self.threads:
+            return self.threads
+        return max(1, len(os.sched_getaffinity(0)) - 1)
+
+    @property
+    def prefill_limit_tokens(self) -> int:
+        """Prompt tokens per mixed step after resolving 0."""
+        return self.prefill_tokens or self.n_ubatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model to load.
+
+    Attributes:
+        name: What callers write in ``model``.
+        path: A GGUF file. The host may swap it at will; only ``sha256`` is trusted.
+        sha256: Expected digest of the whole file: 64 lower-case hex digits, with or without ``sha256:``.
+        n_ctx: Most tokens of prompt and answer together, per sequence.
+        sampling: Defaults for what a request leaves out; part of the model identity.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    n_ctx: int
+    sampling: SamplingParams = field(default_factory=SamplingParams)
