@@ -10,7 +10,8 @@ Choices where the RFC leaves room:
   also before the header section, as RFC 9458's own example does. The end must come from outside, from an
   authenticated final chunk; :meth:`ResponseParser.finish` is therefore the only source of :class:`End`.
 * Padding must be zero; a reader may skip this check, ours does not.
-* Names are lower-cased instead of refused. All else about fields stands in :mod:`adyton_protocol.fields`.
+* Names are lower-cased instead of refused, and fields about a connection are dropped, in both directions.
+  All else about fields stands in :mod:`adyton_protocol.fields`.
 * Informational responses are checked and dropped; 101 is refused, since nothing can be upgraded.
 """
 
@@ -20,7 +21,7 @@ from typing import Final, Protocol
 
 from adyton_protocol.bhttp_reader import Content, End, Event, MessageReader, RequestHead, ResponseHead
 from adyton_protocol.errors import LocalProtocolError, RemoteProtocolError
-from adyton_protocol.fields import Field, check_content_length, check_control, check_fields, end_to_end
+from adyton_protocol.fields import Field, check_content_length, check_control, check_fields
 from adyton_protocol.varint import MAX_VARINT, encode_varint
 
 __all__ = [
@@ -29,13 +30,13 @@ __all__ = [
     "Event",
     "Field",
     "Request",
+    "RequestHead",
     "Response",
     "ResponseHead",
     "ResponseParser",
     "ResponseWriter",
     "encode_request",
     "encode_response",
-    "end_to_end",
     "parse_request",
     "parse_response",
 ]
@@ -96,8 +97,7 @@ def encode_request(request: Request, *, pad_to: PadTo = 0) -> bytes:
     """Return the known-length encoding of ``request``, padded with zero bytes to at least ``pad_to``.
 
     Raises:
-        LocalProtocolError: Binary HTTP cannot carry this request. :func:`end_to_end` removes the fields of
-            one HTTP/1.1 connection.
+        LocalProtocolError: Binary HTTP cannot carry this request.
     """
     headers = check_fields(request.headers, LocalProtocolError)
     check_control(

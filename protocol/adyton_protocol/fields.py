@@ -23,9 +23,9 @@ MAX_CONTROL_BYTES: Final = 16 * 1024
 """Largest method, scheme, authority or path."""
 
 CONNECTION_FIELDS: Final = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
 )
-"""Fields that describe one hop; a message that carries any is malformed (RFC 9113 section 8.2.2)."""
+"""Fields that describe one hop of an HTTP connection (RFC 9110 section 7.6.1)."""
 _SINGLE_FIELDS: Final = frozenset({b"content-length", b"host"})
 _FORBIDDEN_IN_TRAILERS: Final = frozenset({b"content-length", b"host", b"content-type", b"content-encoding"})
 
@@ -39,10 +39,12 @@ _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 
 
 def check_fields(fields: Iterable[Field], error: ErrorClass, *, trailers: bool = False) -> tuple[Field, ...]:
-    """Check one field section and return it with lower-case names.
+    """Check one field section and return it with lower-case names, without what describes a connection.
 
     Mixed-case names are accepted, although HTTP/2 forbids them, because real peers send them. Pseudo-header
     fields are refused: Binary HTTP carries their content as control data, and we define no extension.
+    Connection fields do not make a message invalid, but should not be in one (RFC 9292 section 3.6): they
+    are dropped in both directions, with those that ``connection`` names, so that nothing acts on them.
 
     Raises:
         LocalProtocolError, RemoteProtocolError: As ``error`` says, when a rule is broken.
@@ -52,6 +54,7 @@ def check_fields(fields: Iterable[Field], error: ErrorClass, *, trailers: bool =
         raise error(f"more than {MAX_FIELDS} fields in a section")
     if sum(len(name) + len(value) for name, value in checked) > MAX_SECTION_BYTES:
         raise error(f"a field section exceeds {MAX_SECTION_BYTES} bytes")
+    checked = _end_to_end(checked)
     names = [name for name, _ in checked]
     if any(names.count(name) > 1 for name in _SINGLE_FIELDS):
         raise error("content-length and host may occur once")
@@ -70,12 +73,18 @@ def check_field(name: bytes, value: bytes, error: ErrorClass) -> Field:
     if _TOKEN.fullmatch(lower) is None:
         # Also catches pseudo-header fields, whose names begin with a colon.
         raise error("a field name is not a token")
-    if lower in CONNECTION_FIELDS or (lower == b"te" and value.lower() != b"trailers"):
-        raise error("a field describes one connection; Binary HTTP carries none of those")
     # SECURITY: line ends in a value would become further fields in whatever reads them as HTTP/1.1.
     if _FORBIDDEN_VALUE_BYTES.search(value) is not None or value != value.strip(b" \t"):
         raise error("a field value holds forbidden bytes or outer blanks")
     return lower, value
+
+
+def _end_to_end(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    dropped = set(CONNECTION_FIELDS)
+    for name, value in fields:
+        if name == b"connection":
+            dropped |= {option.strip(b" \t").lower() for option in value.split(b",")}
+    return tuple(field for field in fields if field[0] not in dropped)
 
 
 def check_content_length(headers: Iterable[Field], actual: int, error: ErrorClass, *, request: bool) -> None:
@@ -121,16 +130,3 @@ def check_control(
             raise error("host contradicts the authority")
         if name == b"expect" and b"100-continue" in value.lower():
             raise error("100-continue cannot be used in a sealed request")
-
-
-def end_to_end(headers: Iterable[Field]) -> tuple[Field, ...]:
-    """Return the lower-cased ``headers`` of an HTTP/1.1 message without those that describe one hop.
-
-    Drops the fixed set, ``te``, and whatever a ``Connection`` field names. For messages about to be encoded.
-    """
-    lowered = [(name.lower(), value) for name, value in headers]
-    dropped = CONNECTION_FIELDS | {b"te"}
-    for name, value in lowered:
-        if name == b"connection":
-            dropped |= {option.strip().lower() for option in value.split(b",")}
-    return tuple(field for field in lowered if field[0] not in dropped)

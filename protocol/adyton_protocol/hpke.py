@@ -57,8 +57,8 @@ def hkdf_extract(salt: bytes, ikm: bytes) -> bytes:
 
 def hkdf_expand(prk: bytes, info: bytes, length: int) -> bytes:
     """Return ``length`` bytes (at most 8160) of HKDF-SHA256-Expand."""
-    if not 0 < length <= _MAX_EXPORT_BYTES:
-        raise LocalProtocolError(f"HKDF-SHA256 expands to 1..{_MAX_EXPORT_BYTES} bytes")
+    if not 0 <= length <= _MAX_EXPORT_BYTES:
+        raise LocalProtocolError(f"HKDF-SHA256 expands to at most {_MAX_EXPORT_BYTES} bytes")
     block = b""
     output = b""
     for counter in range(1, -(-length // HASH_BYTES) + 1):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Size buckets: what the length of a sealed message may tell the host.
 
-Requests and unary responses are padded, with Binary HTTP's trailing zeros, to a bucket; the content of
-streamed chunks to a multiple of :data:`STREAM_PAD_BYTES`, with SSE comments. Padding coarsens sizes; it
-does not hide timing, and repeated observation still adds up.
+Requests and unary responses are padded to a bucket with Binary HTTP's trailing zeros. Streams are padded
+with SSE comments, to sizes that the enclave's privacy profile chooses. Padding coarsens sizes; it does not
+hide timing, and repeated observation still adds up.
 """
 
 from typing import Final
@@ -13,8 +13,6 @@ from adyton_protocol.errors import LocalProtocolError
 MIN_BUCKET_BYTES: Final = 512
 STEP_BYTES: Final = 16 * 1024
 """Up to here buckets double; from here on they are multiples of it."""
-STREAM_PAD_BYTES: Final = 256
-"""Streamed content comes in multiples of this."""
 
 
 def bucket(length: int) -> int:

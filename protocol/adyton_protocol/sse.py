@@ -12,7 +12,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final
 
 from adyton_protocol.errors import LocalProtocolError, ReceiptError, RemoteProtocolError
-from adyton_protocol.padding import STREAM_PAD_BYTES
 
 MAX_EVENT_BYTES: Final = 1 << 20
 """Largest event group that a reader buffers."""
@@ -82,17 +81,6 @@ def comment_of(length: int) -> bytes:
     if length < MIN_COMMENT_BYTES:
         raise LocalProtocolError(f"a comment group has 0 bytes or at least {MIN_COMMENT_BYTES}")
     return b":" + b" " * (length - MIN_COMMENT_BYTES) + b"\n\n"
-
-
-def pad_events(events: bytes, multiple: int = STREAM_PAD_BYTES) -> bytes:
-    """Return whole event groups followed by a comment, so that the length is a multiple of ``multiple``.
-
-    ``multiple`` is at least 3 bytes. When the gap is too small for a comment, it grows by one multiple.
-    """
-    gap = -len(events) % multiple
-    if 0 < gap < MIN_COMMENT_BYTES:
-        gap += multiple
-    return events + comment_of(gap)
 
 
 def receipt_comment(receipt_json: bytes) -> bytes:
