@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalog of models that can be served: a TOML file that the model tools write and the operator extends.
+
+::
+
+    version = 1
+    default = "adyton-small"          # optional; the first generator otherwise
+
+    [[model]]
+    name = "adyton-small"
+    file = "shipped/adyton-small.gguf"  # relative to the catalog
+    sha256 = "9f86d0…"
+    license = "Apache-2.0"
+    n_ctx = 2048
+    role = "generator"
+
+    [model.sampling]
+    temperature = 0.7
+
+The host only passes these facts on. The enclave checks the digest on the very bytes that it loads.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from adyton_protocol.errors import ConfigError
+
+_GENERATOR: Final = "generator"
+_SHA256_HEX_CHARS: Final = 64
+_HEX: Final = frozenset("0123456789abcdef")
+_NOTES: Final = frozenset({"description", "card", "parameters", "quantisation", "size_bytes", "identity"})
+"""Members for people and for other tools; allowed, not interpreted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogModel:
+    """One model.
+
+    Attributes:
+        name: The name by which clients ask for it.
+        path: Absolute path of the GGUF file.
+        sha256: Hexadecimal SHA-256 of the file.
+        license: SPDX expression.
+        n_ctx: Context window in tokens.
+        role: ``generator``, or another role that this version of the host does not start.
+        sampling: Defaults for clients that leave sampling parameters out.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    license: str
+    n_ctx: int
+    role: str
+    sampling: Mapping[str, float]
+
+
+def default_catalog() -> Path:
+    """``models/catalog.toml`` of the checkout that this package is installed from.
+
+    Raises:
+        ConfigError: The package is not installed from a checkout.
+    """
+    for parent in Path(__file__).resolve().parents:
+        candidate = parent / "models" / "catalog.toml"
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(
+        "no models/catalog.toml above the installed package; name one with --catalog (a checkout of the "
+        "repository has it in models/)"
+    )
+
+
+def load_catalog(path: Path) -> tuple[str | None, tuple[CatalogModel, ...]]:
+    """Read a catalog: the default's name if it names one, and the models in order.
+
+    Raises:
+        ConfigError: The file is missing, is not TOML, or an entry is incomplete.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the catalog {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the catalog {path} is not valid TOML: {error}") from error
+    unknown = set(document) - {"version", "default", "model"}
+    if unknown:
+        raise ConfigError(f"the catalog {path} has unknown keys: {', '.join(sorted(unknown))}")
+    entries = document.get("model", [])
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"the catalog {path} lists no [[model]]")
+    models = tuple(_model(entry, path) for entry in entries)
+    default = document.get("default")
+    if default is not None and default not in {model.name for model in models}:
+        raise ConfigError(f"the catalog {path} names {default!r} as default, but lists no such model")
+    return default, models
+
+
+def choose(path: Path, name: str | None) -> CatalogModel:
+    """The model called ``name``, or the catalog's default; its file is there.
+
+    Raises:
+        ConfigError: No such model, not one that answers, or its file is missing; the message lists names.
+    """
+    default, models = load_catalog(path)
+    generators = [model for model in models if model.role == _GENERATOR]
+    wanted = name if name is not None else default
+    chosen = next((model for model in generators if wanted is None or model.name == wanted), None)
+    if chosen is None:
+        names = ", ".join(model.name for model in generators) or "none"
+        raise ConfigError(f"no model called {wanted!r} in {path}; models that answer: {names}")
+    if not chosen.path.is_file():
+        raise ConfigError(
+            f"the file of model {chosen.name!r} is missing: {chosen.path}; `make models` builds the shipped "
+            "models, `adyton-models add` registers your own GGUF"
+        )
+    return chosen
+
+
+def _model(entry: object, catalog: Path) -> CatalogModel:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"an entry of the catalog {catalog} is not a table")
+    name = _text(entry, "name", catalog)
+    unknown = set(entry) - {"name", "file", "sha256", "license", "n_ctx", "role", "sampling"} - _NOTES
+    if unknown:
+        raise ConfigError(f"model {name!r} in {catalog} has unknown keys: {', '.join(sorted(unknown))}")
+    sha256 = _text(entry, "sha256", catalog).removeprefix("sha256:")
+    if len(sha256) != _SHA256_HEX_CHARS or not _HEX.issuperset(sha256):
+        raise ConfigError(f"model {name!r} in {catalog}: sha256 is not 64 lower-case hexadecimal digits")
+    n_ctx = entry.get("n_ctx")
+    if type(n_ctx) is not int or n_ctx <= 0:
+        raise ConfigError(f"model {name!r} in {catalog}: n_ctx is not a positive number of tokens")
+    sampling = entry.get("sampling", {})
+    if not isinstance(sampling, dict) or not all(type(value) in {int, float} for value in sampling.values()):
+        raise ConfigError(f"model {name!r} in {catalog}: sampling is not a table of numbers")
+    return CatalogModel(
+        name=name,
+        path=(catalog.resolve().parent / _text(entry, "file", catalog)).resolve(),
+        sha256=sha256,
+        license=_text(entry, "license", catalog),
+        n_ctx=n_ctx,
+        role=_text(entry, "role", catalog) if "role" in entry else _GENERATOR,
+        sampling=sampling,
+    )
+
+
+def _text(entry: Mapping[str, object], key: str, catalog: Path) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"an entry of the catalog {catalog} has no text under {key!r}")
+    return value

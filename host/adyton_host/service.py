@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One running host: relay and supervisor in one event loop, from start to orderly end."""
+
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+from typing_extensions import override
+
+from adyton_host import logs
+from adyton_host.app import HostParts, create_app
+from adyton_host.config import HostSettings
+from adyton_host.enclave_config import EnclaveConfig
+from adyton_host.metrics import Metrics
+from adyton_host.relay import Relay, enclave_client
+from adyton_host.routing import RoutingTable
+from adyton_host.simulation import SimulationDir
+from adyton_host.state import StateDir, hold_state_dir
+from adyton_host.supervisor import EnclaveLaunch, Supervisor
+from adyton_protocol.errors import ConfigError
+
+SIMULATED_ENCLAVE: Final = (sys.executable, "-I", "-m", "adyton_enclave")
+_BACKLOG: Final = 2048
+_MAX_CONNECTIONS: Final = 4096
+_KEEP_ALIVE_S: Final = 30
+_MAX_LOG_BYTES: Final = 16 * 1024 * 1024
+_KEPT_LOGS: Final = 3
+_STARTED_POLL_S: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a host says about itself once its enclave attests."""
+
+    base_url: str
+    pid: int
+    enclave_pid: int | None
+    model: str
+    simulated: bool
+    state_dir: Path
+    simulation_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        settings: Addresses, directories, limits.
+        config: What the enclave is told.
+        simulation: The simulated platform.
+        command: The enclave's program and arguments.
+    """
+
+    settings: HostSettings
+    config: EnclaveConfig
+    simulation: SimulationDir
+    command: Sequence[str] = SIMULATED_ENCLAVE
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but its owner handles the signals: it would end the process before the enclave is stopped."""
+
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the relay's address before anything is started.
+
+    Raises:
+        ConfigError: It is taken, forbidden or not an address of this machine.
+    """
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as error:
+        raise ConfigError(f"--host {host!r} is not an address: {error.strerror}") from error
+    listener = socket.socket(info[0], socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(info[4])
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port (0 for any)"
+        ) from error
+    return listener
+
+
+def base_url_of(listener: socket.socket) -> str:
+    """The URL under which the relay answers."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: FastAPI, listener: socket.socket, *, drain_s: int
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve ``app`` on ``listener`` inside the block; the task ends only when serving does."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=drain_s,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn offers no event
+            await asyncio.sleep(_STARTED_POLL_S)
+        yield task
+    finally:
+        server.should_exit = True
+        await task
+
+
+class Signals:
+    """SIGTERM, SIGINT and SIGHUP ask for an orderly end."""
+
+    def __init__(self) -> None:
+        """Start listening; needs the running loop of the main thread."""
+        self.stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self.stop.set)
+
+
+async def run(plan: Plan, announce: Callable[[Ready], None]) -> None:
+    """Run a host until a signal asks it to end; call ``announce`` once its enclave attests.
+
+    Raises:
+        ConfigError: The state directory or the address is taken.
+        EnclaveStartError: The enclave never attested.
+    """
+    settings = plan.settings
+    with hold_state_dir(settings.state_dir) as state, contextlib.closing(_open_log(state)):
+        signals = Signals()
+        async with contextlib.AsyncExitStack() as stack:
+            listener = bind(settings.host, settings.port)
+            stack.callback(listener.close)
+            client = await stack.enter_async_context(enclave_client(settings.limits))
+            table, metrics = RoutingTable(client), Metrics()
+            supervisor = Supervisor(
+                EnclaveLaunch(command=plan.command, config=plan.config),
+                state=state,
+                table=table,
+                client=client,
+                timing=settings.timing,
+                on_restart=metrics.enclave_restarted,
+            )
+            # The enclave is stopped after the relay has drained, and before the client closes.
+            stack.push_async_callback(supervisor.stop)
+            app = create_app(
+                HostParts(
+                    relay=Relay(client, table, settings.limits),
+                    table=table,
+                    metrics=metrics,
+                    endorsements=plan.simulation.endorsements,
+                    simulated=True,
+                )
+            )
+            ready = Ready(
+                base_url=base_url_of(listener),
+                pid=os.getpid(),
+                enclave_pid=None,
+                model=plan.config.models[0].name,
+                simulated=True,
+                state_dir=settings.state_dir,
+                simulation_dir=plan.simulation.path,
+            )
+            state.write_record({"pid": ready.pid, "base_url": ready.base_url, "model": ready.model})
+            server = await stack.enter_async_context(serving(app, listener, drain_s=settings.drain_s))
+            if await _unless_stopped(supervisor.start(), signals):
+                announce(replace(ready, enclave_pid=supervisor.pid))
+                await _first_of(server, signals)
+            logs.log("stopping")
+
+
+async def _unless_stopped(start: Coroutine[None, None, None], signals: Signals) -> bool:
+    """Await ``start``, but give up when asked to stop; True when it finished."""
+    starting = asyncio.ensure_future(start)
+    await _first_of(starting, signals)
+    if starting.done():
+        await starting
+        return True
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    return False
+
+
+async def _first_of(task: "asyncio.Future[None]", signals: Signals) -> None:
+    """Wait for ``task`` or for the wish to stop."""
+    stop = asyncio.create_task(signals.stop.wait())
+    await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    await asyncio.gather(stop, return_exceptions=True)
+
+
+def _open_log(state: StateDir) -> logging.Handler:
+    handler = logging.handlers.RotatingFileHandler(
+        state.relay_log, maxBytes=_MAX_LOG_BYTES, backupCount=_KEPT_LOGS, encoding="utf-8"
+    )
+    logs.configure(handler)
+    return handler
