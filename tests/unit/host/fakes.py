@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scripted enclave on a real loopback socket, and a real relay before it.
 
-The enclave speaks raw HTTP/1.1, so that a test sees every byte that the relay sends and decides itself when each
-byte of an answer leaves and how a connection ends.
+The enclave speaks raw HTTP/1.1, so that a test sees every byte that the relay sends and decides itself when
+each byte of an answer leaves and how a connection ends.
 """
 
 import asyncio
@@ -41,7 +41,9 @@ class Call:
     @property
     def headers(self) -> dict[str, str]:
         lines = self.head.decode("latin-1").split("\r\n")[1:]
-        return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        return {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
+        }
 
     async def read_body_part(self) -> bytes:
         """One chunk of a chunked body; empty at its end."""
@@ -87,7 +89,7 @@ async def echo(call: Call) -> None:
     """The default script: answer with the body."""
     body = await call.read_body()
     await call.start(200, "Content-Type: message/ohttp-chunked-res")
-    await call.part(body)
+    await call.part(body or b"{}")
     await call.end()
 
 

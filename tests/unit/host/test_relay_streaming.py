@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from unit.host.fakes import KEY_ID, SEALED, Call, FakeEnclave, Host, running_host
 
-from unit.host.fakes import KEY_ID, SEALED, Call, FakeEnclave, running_host
+from adyton_host.config import RelayLimits
 
 GATEWAY = "/.well-known/ohttp-gateway"
 CHUNKED = {"content-type": "message/ohttp-chunked-req"}
@@ -143,7 +144,7 @@ async def test_an_enclave_that_dies_in_mid_answer_leaves_a_cut_connection() -> N
 
 
 async def test_an_enclave_that_dies_before_the_first_byte_gives_503() -> None:
-    """Also when it had sent the head of an answer: a client is told, rather than cut, while that is possible."""
+    """Also when it had sent the head of an answer: a client is told while that is possible."""
 
     async def dying(call: Call) -> None:
         await call.read_body()
@@ -166,7 +167,6 @@ async def test_an_enclave_that_dies_before_the_first_byte_gives_503() -> None:
 
 async def test_a_silent_enclave_is_given_up() -> None:
     """Silence before the first byte ends in 504; the limit is the operator's."""
-    from adyton_host.config import RelayLimits  # noqa: PLC0415
 
     async def silent(call: Call) -> None:
         await call.until_hang_up()
@@ -184,13 +184,13 @@ async def test_many_exchanges_share_the_relay() -> None:
     assert [answer.content for answer in answers] == bodies
 
 
-async def until_outcome(host: object, outcome: str) -> float:
+async def until_outcome(host: Host, outcome: str) -> float:
     """Wait until an exchange has been counted: counting happens after the client has its answer."""
     async with asyncio.timeout(5):
         while True:
             total = sum(
                 sample.value
-                for metric in host.metrics.registry.collect()  # type: ignore[attr-defined]
+                for metric in host.metrics.registry.collect()
                 for sample in metric.samples
                 if sample.name == "adyton_host_requests_total" and sample.labels["outcome"] == outcome
             )

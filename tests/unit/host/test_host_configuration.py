@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Catalog, enclave configuration and command line: what is accepted, and what is said about the rest."""
+
+import json
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adyton_host import cli
+from adyton_host.catalog import CatalogModel, choose, load_catalog
+from adyton_host.enclave_config import EnclaveConfig, read_overrides
+from adyton_host.service import bind
+from adyton_protocol.errors import ConfigError
+
+DIGEST = "9f" * 32
+
+
+def entry(name: str, role: str = "generator", *extra: str) -> str:
+    """A complete entry of a catalog."""
+    lines = [
+        "[[model]]", f'name = "{name}"', f'file = "{name}.gguf"', f'sha256 = "{DIGEST}"',
+        'license = "Apache-2.0"', "n_ctx = 512", f'role = "{role}"', *extra,
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    """Two models that answer and one that does not."""
+    path = tmp_path / "catalog.toml"
+    path.write_text(
+        'version = 1\ndefault = "second"\n'
+        + entry("first")
+        + entry("second", "generator", "[model.sampling]", "temperature = 0.5")
+        + entry("judge", "scorer")
+    )
+    for name in ("first", "second", "judge"):
+        (tmp_path / f"{name}.gguf").write_bytes(b"GGUF")
+    return path
+
+
+def test_the_named_model_the_default_or_the_first_is_chosen(catalog: Path) -> None:
+    """In this order; paths are relative to the catalog."""
+    assert choose(catalog, "first").path == catalog.parent / "first.gguf"
+    assert choose(catalog, None).name == "second"
+    assert choose(catalog, None).sampling == {"temperature": 0.5}
+    catalog.write_text(entry("judge", "scorer") + entry("first"))
+    assert choose(catalog, None).name == "first"
+
+
+@pytest.mark.parametrize("name", ["absent", "judge"])
+def test_an_unknown_model_is_answered_with_the_names_there_are(catalog: Path, name: str) -> None:
+    """Also for a model that exists but does not answer."""
+    with pytest.raises(ConfigError, match="first, second"):
+        choose(catalog, name)
+
+
+def test_a_missing_model_file_is_named(catalog: Path) -> None:
+    """The operator learns which file, and what makes it."""
+    (catalog.parent / "first.gguf").unlink()
+    with pytest.raises(ConfigError, match=r"first\.gguf"):
+        choose(catalog, "first")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not toml [",
+        "version = 1",
+        'surprise = 1\n[[model]]\nname = "x"',
+        'default = "absent"\n' + entry("first"),
+        entry("first").replace(DIGEST, "9F" * 32),
+        entry("first").replace(DIGEST, "9f"),
+        entry("first").replace("512", "0"),
+        entry("first").replace("512", '"512"'),
+        entry("first").replace('license = "Apache-2.0"\n', ""),
+        entry("first", "generator", "surprise = 1"),
+        entry("first", "generator", "[model.sampling]", 'temperature = "hot"'),
+        "model = 3",
+        "model = [3]",
+    ],
+)
+def test_an_unusable_catalog_is_a_configuration_error(tmp_path: Path, text: str) -> None:
+    """No entry is half-read, and unknown keys are errors."""
+    path = tmp_path / "catalog.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        load_catalog(path)
+
+
+SCALARS = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text()
+
+
+@given(
+    st.dictionaries(st.sampled_from(["privacy", "limits", "engine"]),
+                    st.dictionaries(st.from_regex(r"\A[a-z_]+\Z"), SCALARS | st.lists(SCALARS.filter(bool)))),
+    st.text(), st.lists(st.text(), min_size=1),
+)  # fmt: skip
+def test_the_enclave_reads_what_the_host_meant(
+    overrides: dict[str, object], text: str, authorities: list[str]
+) -> None:
+    """Whatever the operator sets, the written TOML parses back to exactly that."""
+    model = CatalogModel(
+        name=text, path=Path("/m.gguf"), sha256=DIGEST, license=text, n_ctx=512, role="generator",
+        sampling={"temperature": 0.5, "top_k": 40},
+    )  # fmt: skip
+    config = EnclaveConfig(
+        simulation_platform=Path("/p"),
+        models=(model, model),
+        overrides={**overrides, "authorities": authorities},
+    )
+    document = tomllib.loads(config.to_toml(port=8471))
+    assert document == {
+        "version": 1, "listen_host": "127.0.0.1", "listen_port": 8471, "attester": "simulated",
+        "simulation_platform": "/p", **overrides, "authorities": authorities,
+        "model": [{"name": text, "path": "/m.gguf", "sha256": DIGEST, "role": "generator", "n_ctx": 512,
+                   "license": text, "sampling": {"temperature": 0.5, "top_k": 40}}] * 2,
+    }  # fmt: skip
+
+
+def test_overrides_cannot_set_what_is_the_hosts(tmp_path: Path) -> None:
+    """Listening address, attester and models are not the override file's business."""
+    path = tmp_path / "enclave.toml"
+    path.write_text("epoch_seconds = 60\n[limits]\nmax_queue = 1\n")
+    assert read_overrides(path) == {"epoch_seconds": 60, "limits": {"max_queue": 1}}
+    for text in ('attester = "gramine"', "listen_port = 1", "[[model]]\nx = 1", "not toml ["):
+        path.write_text(text)
+        with pytest.raises(ConfigError):
+            read_overrides(path)
+
+
+def test_without_simulate_nothing_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Nobody gets a simulated enclave without asking for one; the message says what is missing."""
+    assert cli.main(["up", "--state", str(tmp_path / "state")]) == 2
+    assert "--simulate" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_bad_model_name_ends_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], catalog: Path, tmp_path: Path
+) -> None:
+    """Exit status 2, the names on stderr, no files."""
+    arguments = ["up", "--simulate", "--catalog", str(catalog), "--model", "absent"]
+    assert cli.main([*arguments, "--state", str(tmp_path / "state")]) == 2
+    assert "first, second" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_taken_port_is_explained() -> None:
+    """The relay's address is taken before anything else is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--port"):
+        bind("127.0.0.1", taken.getsockname()[1])
+
+
+def test_status_of_nothing_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """No record, no host."""
+    assert cli.main(["status", "--state", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_doctor_gives_a_verdict_on_each_thing(capsys: pytest.CaptureFixture[str], catalog: Path) -> None:
+    """Machine-readable findings have a name, a verdict and a detail each; a taken port fails."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = ["doctor", "--json", "--catalog", str(catalog), "--port", str(taken.getsockname()[1])]
+        assert cli.main(arguments) == 1
+    findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["python"]["verdict"] == "pass"
+    assert findings["model"]["verdict"] == "pass"
+    assert [name for name, finding in findings.items() if name.startswith("port")] != []
+    assert {finding["verdict"] for finding in findings.values()} <= {"pass", "fail", "skip"}
+
+
+@pytest.mark.parametrize("command", [[], ["up"], ["status"], ["doctor"]])
+def test_help_explains(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    """Every command explains itself and exits with 0."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"])
+    assert caught.value.code == 0
+    assert "adyton-host" in capsys.readouterr().out
