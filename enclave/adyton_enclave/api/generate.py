@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From parsed options to running generations, and back to one series of events.
+
+A request of several prompts becomes one generation each; choice ``i`` of prompt ``p`` has index ``p * n + i``, and
+the same index in the path of its random draws. Whoever reads :meth:`Work.events` to its end, breaks off or is
+cancelled leaves nothing running.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from adyton_enclave.api.ports import Engine, Generation, Model
+from adyton_enclave.api.types import Options
+from adyton_enclave.engine import (
+    Event,
+    Finished,
+    GenerationRequest,
+    SamplingParams,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+    sampling_key,
+)
+from adyton_protocol.errors import ContextOverflow, EngineError, UnknownModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A loaded model and what the operator adds to it.
+
+    Attributes:
+        max_tokens: Length of an answer when the request does not say.
+        license: As the catalog names it.
+    """
+
+    model: Model
+    max_tokens: int
+    license: str
+
+
+def find_model(served: dict[str, Served], name: str) -> Served:
+    """The model of this name.
+
+    Raises:
+        UnknownModel: There is none.
+    """
+    found = served.get(name)
+    if found is None:
+        raise UnknownModel("the model does not exist; GET /v1/models lists those that do", param="model")
+    return found
+
+
+def _sampling(options: Options, defaults: SamplingParams) -> SamplingParams:
+    return SamplingParams(
+        temperature=defaults.temperature if options.temperature is None else options.temperature,
+        top_p=defaults.top_p if options.top_p is None else options.top_p,
+        top_k=defaults.top_k if options.top_k is None else options.top_k,
+        min_p=defaults.min_p if options.min_p is None else options.min_p,
+        seed=options.seed,
+    )
+
+
+def _max_tokens(options: Options, served: Served, prompt_tokens: int) -> int:
+    """Length limit of an answer: what was asked for, or what is left of the context up to the default."""
+    if options.max_tokens is not None:
+        return options.max_tokens
+    left = served.model.n_ctx - prompt_tokens
+    if left < 1:
+        raise ContextOverflow(
+            f"the prompt has {prompt_tokens} tokens, but the context holds {served.model.n_ctx}, answer included",
+            param="messages",
+        )
+    return min(served.max_tokens, left)
+
+
+class Work:
+    """The generations behind one request."""
+
+    def __init__(self, generations: Sequence[Generation], n: int) -> None:
+        self._generations = tuple(generations)
+        self._n = n
+        self.choices = len(generations) * n
+
+    @classmethod
+    def submit(
+        cls,
+        engine: Engine,
+        served: Served,
+        options: Options,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        timeout_s: float,
+        entropy: Callable[[int], bytes],
+    ) -> "Work":
+        """Queue everything, or nothing.
+
+        Raises:
+            EngineError: The engine refused a prompt; those before it are cancelled.
+        """
+        key = sampling_key(options.seed, entropy)
+        generations: list[Generation] = []
+        try:
+            for at, prompt in enumerate(prompts):
+                request = GenerationRequest(
+                    model=options.model,
+                    prompt_token_ids=prompt,
+                    n=options.n,
+                    max_tokens=_max_tokens(options, served, len(prompt)),
+                    stop=options.stop,
+                    sampling=_sampling(options, served.model.defaults),
+                    logprobs=options.logprobs,
+                    key=key,
+                    first_choice=at * options.n,
+                    timeout_s=timeout_s,
+                )
+                generations.append(engine.submit(request))
+        except EngineError:
+            for generation in generations:
+                generation.cancel()
+            raise
+        return cls(generations, options.n)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all generations so far."""
+        return Usage(
+            prompt_tokens=sum(generation.usage.prompt_tokens for generation in self._generations),
+            completion_tokens=sum(generation.usage.completion_tokens for generation in self._generations),
+        )
+
+    def cancel(self) -> None:
+        """Stop everything."""
+        for generation in self._generations:
+            generation.cancel()
+
+    async def events(self, *, merge: bool = False) -> AsyncGenerator[Event, None]:
+        """Events of all choices, in the order in which they come.
+
+        Args:
+            merge: Join the deltas of a choice that pile up while the reader is busy, for a reader whose pace is
+                not the model's.
+
+        Raises:
+            EngineError: What ended a generation early.
+        """
+        try:
+            if len(self._generations) == 1 and not merge:
+                async for event in self._generations[0]:
+                    yield event
+            else:
+                async with contextlib.aclosing(_merged(self._generations, self._n)) as events:
+                    async for event in events:
+                        yield event
+        finally:
+            self.cancel()
+
+
+class _Inbox:
+    """Events that wait for the reader, at most one unread delta per choice and boundary."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._arrived = asyncio.Event()
+        self._open = 0
+
+    def put(self, event: Event) -> None:
+        if isinstance(event, TextDelta):
+            for at in range(len(self._events) - 1, -1, -1):
+                waiting = self._events[at]
+                if isinstance(waiting, TextDelta) and waiting.index == event.index:
+                    self._events[at] = replace(
+                        waiting, text=waiting.text + event.text, logprobs=waiting.logprobs + event.logprobs
+                    )
+                    return
+        self._events.append(event)
+        self._arrived.set()
+
+    async def fill(self, generation: Generation, offset: int) -> None:
+        self._open += 1
+        try:
+            async for event in generation:
+                self.put(replace(event, index=event.index + offset))
+        finally:
+            self._open -= 1
+            self._arrived.set()
+
+    async def take(self) -> list[Event]:
+        """Everything that has arrived; waits for something, and returns nothing only at the end."""
+        while not self._events and self._open:
+            self._arrived.clear()
+            await self._arrived.wait()
+        taken, self._events = self._events, []
+        return taken
+
+
+async def _merged(generations: Sequence[Generation], n: int) -> AsyncGenerator[Event, None]:
+    inbox = _Inbox()
+    tasks = [asyncio.create_task(inbox.fill(generation, at * n)) for at, generation in enumerate(generations)]
+    try:
+        await asyncio.sleep(0)  # lets every task count itself in
+        while events := await inbox.take():
+            for event in events:
+                yield event
+            for task in tasks:
+                if task.done():
+                    task.result()
+        for task in tasks:
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class Choice:
+    """One answer, gathered."""
+
+    text: list[str]
+    logprobs: list[TokenLogprob]
+    finish_reason: str
+
+
+async def gather(work: Work) -> list[Choice]:
+    """Wait for all choices.
+
+    Raises:
+        EngineError: What ended a generation early.
+    """
+    choices = [Choice(text=[], logprobs=[], finish_reason="") for _ in range(work.choices)]
+    async with contextlib.aclosing(work.events()) as events:
+        async for event in events:
+            match event:
+                case TextDelta():
+                    choices[event.index].text.append(event.text)
+                    choices[event.index].logprobs.extend(event.logprobs)
+                case Finished():
+                    choices[event.index].finish_reason = event.finish_reason
+    return choices
+
+
+def usage_json(usage: Usage) -> dict[str, int]:
+    """Usage as OpenAI writes it."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API needs of the engine. :class:`adyton_enclave.engine.Engine` fits; so does a test's stand-in."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from adyton_enclave.engine import Event, GenerationRequest, SamplingParams, Usage
+from adyton_protocol.digests import Digest
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def name(self) -> str:
+        """As callers write it."""
+        ...
+
+    @property
+    def identity(self) -> Digest:
+        """Digest of everything that can change an answer."""
+        ...
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens of prompt and answer together."""
+        ...
+
+    @property
+    def defaults(self) -> SamplingParams:
+        """Sampling for requests that leave it out."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a caller's text; no control token can be forged in it."""
+        ...
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+        """Token ids of a conversation, ready for the assistant's turn."""
+        ...
+
+
+class Generation(Protocol):
+    """A running request; iterate once."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop the work within one step."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """Its events as they come; raises what ended the request early."""
+        ...
+
+
+class Engine(Protocol):
+    """The decoding loop."""
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Loaded models by name, in configured order."""
+        ...
+
+    @property
+    def failed(self) -> bool:
+        """True when the loop died; only a new process helps."""
+        ...
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Queue a request, or raise an EngineError at once."""
+        ...

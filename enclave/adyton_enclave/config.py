@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one measured configuration file of the enclave.
+
+``enclave.toml`` in the working directory is the only thing that configures an enclave: there are no arguments and
+no environment variables, because the untrusted host controls both and neither is measured. Every key is known or
+the file is refused; the SHA-256 of the exact bytes goes into the attested keyset, so that a client can see which
+configuration answers it.
+"""
+
+import hashlib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from adyton_enclave.privacy import Profile
+from adyton_protocol.digests import Digest
+from adyton_protocol.errors import ConfigError
+from adyton_protocol.media import MAX_REQUEST_BYTES
+
+CONFIG_NAME: Final = "enclave.toml"
+CONFIG_VERSION: Final = 1
+MAX_CONFIG_BYTES: Final = 256 * 1024
+
+DEFAULT_PORT: Final = 8471
+DEFAULT_EPOCH_S: Final = 900
+DEFAULT_OVERLAP_S: Final = 300
+DEFAULT_AUTHORITIES: Final = ("adyton.invalid", "ohttp.invalid")
+"""``adyton.invalid`` is what our clients send, ``ohttp.invalid`` what gateways expect by convention."""
+
+_SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+_AUTHORITY: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
+
+AttesterName = Literal["gramine", "simulated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacySettings:
+    """Which privacy profile a request gets: ``default`` without a wish, and never less than ``floor``."""
+
+    floor: Profile = Profile.OFF
+    default: Profile = Profile.SIZE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one enclave lends to its callers at most; sizes in bytes, times in seconds."""
+
+    max_request_bytes: int = MAX_REQUEST_BYTES
+    max_connections: int = 256
+    max_exchanges: int = 128
+    max_queue: int = 64
+    max_sequences: int = 16
+    max_candidates: int = 16
+    max_prompts: int = 16
+    receive_timeout_s: int = 30
+    request_timeout_s: int = 600
+    keep_alive_s: int = 75
+    shutdown_s: int = 10
+    quotes_per_minute: int = 120
+    quote_burst: int = 20
+    replay_entries: int = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How the decoding loop is laid out; the engine gives each value its meaning."""
+
+    threads: int = 0
+    n_ctx_total: int = 16_384
+    n_batch: int = 512
+    n_ubatch: int = 512
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    flash_attention: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSettings:
+    """What a request gets when it does not say; part of the model's identity."""
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 0
+    min_p: float = 0.0
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """One model to load; ``sha256`` is checked against the very bytes that are loaded."""
+
+    name: str
+    path: Path
+    sha256: str
+    role: Literal["generator"]
+    n_ctx: int
+    license: str
+    sampling: SamplingSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """A parsed ``enclave.toml``.
+
+    Attributes:
+        digest: SHA-256 of the exact bytes of the file, bound by the quote through the keyset.
+        epoch_s: Life of a key epoch in seconds, before the next one replaces it.
+        overlap_s: Seconds for which a replaced epoch still opens requests.
+        authorities: Values of ``:authority`` that an inner request may carry. They decide nothing; a request
+            that names another service was sealed for somebody else and is refused.
+    """
+
+    digest: Digest
+    listen_host: str
+    listen_port: int
+    attester: AttesterName
+    simulation_platform: Path | None
+    epoch_s: int
+    overlap_s: int
+    authorities: tuple[str, ...]
+    models: tuple[ModelSettings, ...]
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    limits: Limits = field(default_factory=Limits)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+
+class _Table:
+    """One TOML table whose keys are taken one by one; what is left over is an error."""
+
+    def __init__(self, name: str, members: Mapping[str, object]) -> None:
+        self._name = name
+        self._members = dict(members)
+
+    def fail(self, key: str, problem: str) -> ConfigError:
+        """An error that names the key at fault."""
+        where = f"{self._name}.{key}" if self._name else key
+        return ConfigError(f"{CONFIG_NAME}: {where} {problem}")
+
+    def has(self, key: str) -> bool:
+        """True when the key is there and was not taken yet."""
+        return key in self._members
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._members.pop(key, default)
+        if value is None:
+            raise self.fail(key, "is missing")
+        if not isinstance(value, str) or not value:
+            raise self.fail(key, "must be a non-empty string")
+        return value
+
+    def whole(self, key: str, default: int | None = None, *, low: int = 1, high: int = 2**31 - 1) -> int:
+        value = self._members.pop(key, default)
+        if value is None:
+            raise self.fail(key, "is missing")
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.fail(key, f"must be a whole number from {low} to {high}")
+        return value
+
+    def real(self, key: str, default: float, *, low: float, high: float) -> float:
+        value = self._members.pop(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise self.fail(key, f"must be a number from {low} to {high}")
+        return float(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        value = self._members.pop(key, default)
+        if not isinstance(value, bool):
+            raise self.fail(key, "must be true or false")
+        return value
+
+    def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        value = self._members.pop(key, list(default))
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            raise self.fail(key, "must be a non-empty list of strings")
+        return tuple(value)
+
+    def table(self, key: str) -> "_Table":
+        value = self._members.pop(key, {})
+        if not isinstance(value, dict):
+            raise self.fail(key, "must be a table")
+        return _Table(f"{self._name}.{key}" if self._name else key, value)
+
+    def tables(self, key: str) -> list["_Table"]:
+        value = self._members.pop(key, [])
+        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+            raise self.fail(key, f"must be given at least once, as [[{key}]]")
+        return [_Table(f"{key}[{index}]", item) for index, item in enumerate(value)]
+
+    def finish(self) -> None:
+        """Refuse whatever nobody asked for: a misspelt limit must not silently be no limit."""
+        if self._members:
+            raise self.fail(min(self._members), "is not a key of this version")
+
+
+def parse_configuration(data: bytes) -> Configuration:
+    """Parse the bytes of ``enclave.toml``.
+
+    Args:
+        data: The exact bytes, which are hashed as they are.
+
+    Raises:
+        ConfigError: A key is unknown, missing, of the wrong type or out of range, or two contradict each other.
+    """
+    try:
+        root = _Table("", tomllib.loads(data.decode("utf-8")))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{CONFIG_NAME}: not valid TOML in UTF-8") from error
+    root.whole("version", low=CONFIG_VERSION, high=CONFIG_VERSION)
+    attester = _attester(root)
+    platform = _simulation_platform(root, attester)
+    epoch_s = root.whole("epoch_seconds", DEFAULT_EPOCH_S, high=24 * 3600)
+    configuration = Configuration(
+        digest=Digest("sha256:" + hashlib.sha256(data).hexdigest()),
+        listen_host=_listen_host(root),
+        listen_port=root.whole("listen_port", DEFAULT_PORT, low=0, high=65_535),
+        attester=attester,
+        simulation_platform=platform,
+        epoch_s=epoch_s,
+        overlap_s=root.whole("overlap_seconds", min(DEFAULT_OVERLAP_S, epoch_s), high=epoch_s),
+        authorities=_authorities(root),
+        privacy=_privacy(root.table("privacy")),
+        limits=_limits(root.table("limits")),
+        engine=_engine(root.table("engine")),
+        models=_models(root),
+    )
+    root.finish()
+    return configuration
+
+
+def load_configuration(directory: Path) -> Configuration:
+    """Read and parse ``enclave.toml`` in ``directory``.
+
+    Raises:
+        ConfigError: There is no such file, it is too large, or it does not parse.
+    """
+    try:
+        with (directory / CONFIG_NAME).open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{CONFIG_NAME} cannot be read in the working directory: {error.strerror}"
+        ) from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes")
+    return parse_configuration(data)
+
+
+def _attester(root: _Table) -> AttesterName:
+    match root.text("attester"):
+        case "gramine":
+            return "gramine"
+        case "simulated":
+            return "simulated"
+        case _:
+            raise root.fail("attester", 'must be "gramine" or "simulated"')
+
+
+def _simulation_platform(root: _Table, attester: AttesterName) -> Path | None:
+    if attester == "simulated":
+        return Path(root.text("simulation_platform"))
+    if root.has("simulation_platform"):
+        raise root.fail("simulation_platform", 'is only allowed with attester = "simulated"')
+    return None
+
+
+def _listen_host(root: _Table) -> str:
+    """SECURITY: loopback only; the one peer of an enclave is the host process beside it."""
+    host = root.text("listen_host", "127.0.0.1")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError as error:
+        raise root.fail("listen_host", "must be an IP address") from error
+    if not loopback:
+        raise root.fail("listen_host", "must be a loopback address")
+    return host
+
+
+def _authorities(root: _Table) -> tuple[str, ...]:
+    authorities = root.texts("authorities", DEFAULT_AUTHORITIES)
+    if not all(_AUTHORITY.fullmatch(authority) for authority in authorities):
+        raise root.fail("authorities", "must hold host names, optionally with a port")
+    return tuple(authority.lower() for authority in authorities)
+
+
+def _profile(table: _Table, key: str, default: Profile) -> Profile:
+    try:
+        return Profile(table.text(key, default.value))
+    except ValueError as error:
+        raise table.fail(key, 'must be "off", "size" or "cadence"') from error
+
+
+def _privacy(table: _Table) -> PrivacySettings:
+    settings = PrivacySettings(
+        floor=_profile(table, "floor", Profile.OFF), default=_profile(table, "default", Profile.SIZE)
+    )
+    table.finish()
+    return settings
+
+
+def _limits(table: _Table) -> Limits:
+    standard = Limits()
+    limits = Limits(
+        max_request_bytes=table.whole(
+            "max_request_bytes", standard.max_request_bytes, low=4096, high=MAX_REQUEST_BYTES
+        ),
+        max_connections=table.whole("max_connections", standard.max_connections, high=65_536),
+        max_exchanges=table.whole("max_exchanges", standard.max_exchanges, high=65_536),
+        max_queue=table.whole("max_queue", standard.max_queue, high=65_536),
+        max_sequences=table.whole("max_sequences", standard.max_sequences, high=256),
+        max_candidates=table.whole("max_candidates", standard.max_candidates, high=1024),
+        max_prompts=table.whole("max_prompts", standard.max_prompts, high=1024),
+        receive_timeout_s=table.whole("receive_timeout_s", standard.receive_timeout_s, high=3600),
+        request_timeout_s=table.whole("request_timeout_s", standard.request_timeout_s, high=24 * 3600),
+        keep_alive_s=table.whole("keep_alive_s", standard.keep_alive_s, high=3600),
+        shutdown_s=table.whole("shutdown_s", standard.shutdown_s, high=3600),
+        quotes_per_minute=table.whole("quotes_per_minute", standard.quotes_per_minute, high=60_000),
+        quote_burst=table.whole("quote_burst", standard.quote_burst, high=10_000),
+        replay_entries=table.whole("replay_entries", standard.replay_entries, low=16, high=1 << 24),
+    )
+    table.finish()
+    return limits
+
+
+def _engine(table: _Table) -> EngineSettings:
+    standard = EngineSettings()
+    settings = EngineSettings(
+        threads=table.whole("threads", standard.threads, low=0, high=1024),
+        n_ctx_total=table.whole("n_ctx_total", standard.n_ctx_total, low=32, high=1 << 26),
+        n_batch=table.whole("n_batch", standard.n_batch, high=1 << 16),
+        n_ubatch=table.whole("n_ubatch", standard.n_ubatch, high=1 << 16),
+        kv_type_k=table.text("kv_type_k", standard.kv_type_k),
+        kv_type_v=table.text("kv_type_v", standard.kv_type_v),
+        flash_attention=table.flag("flash_attention", default=standard.flash_attention),
+    )
+    if settings.n_ubatch > settings.n_batch:
+        raise table.fail("n_ubatch", "must not exceed n_batch")
+    table.finish()
+    return settings
+
+
+def _models(root: _Table) -> tuple[ModelSettings, ...]:
+    models = tuple(_model(table) for table in root.tables("model"))
+    names = [model.name for model in models]
+    if len(set(names)) != len(names):
+        raise root.fail("model", "must not give the same name twice")
+    return models
+
+
+def _model(table: _Table) -> ModelSettings:
+    name = table.text("name")
+    if not _MODEL_NAME.fullmatch(name):
+        raise table.fail("name", "must be letters, digits and . _ : / -, at most 128 of them")
+    sha256 = table.text("sha256").removeprefix("sha256:")
+    if not _SHA256_HEX.fullmatch(sha256):
+        raise table.fail("sha256", "must be 64 lower-case hexadecimal digits")
+    if table.text("role", "generator") != "generator":
+        raise table.fail("role", 'must be "generator"')
+    model = ModelSettings(
+        name=name,
+        path=Path(table.text("path")),
+        sha256=sha256,
+        role="generator",
+        n_ctx=table.whole("n_ctx", low=32, high=1 << 24),
+        license=table.text("license", "unspecified"),
+        sampling=_sampling(table.table("sampling")),
+    )
+    table.finish()
+    return model
+
+
+def _sampling(table: _Table) -> SamplingSettings:
+    standard = SamplingSettings()
+    settings = SamplingSettings(
+        temperature=table.real("temperature", standard.temperature, low=0.0, high=2.0),
+        top_p=table.real("top_p", standard.top_p, low=1e-6, high=1.0),
+        top_k=table.whole("top_k", standard.top_k, low=0, high=1 << 20),
+        min_p=table.real("min_p", standard.min_p, low=0.0, high=1.0),
+        max_tokens=table.whole("max_tokens", standard.max_tokens),
+    )
+    table.finish()
+    return settings

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outer side of the gateway: plain ASGI answers and problem documents (RFC 9457) that the host may read.
+
+Whatever is answered here is about the envelope. Nothing that was inside a sealed message may enter it.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from adyton_protocol.media import PROBLEM_JSON
+
+# ASGI's own types are untyped mappings.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A refusal before decapsulation.
+
+    Attributes:
+        status: HTTP status.
+        kind: Problem type; a URI of the protocol, or ``about:blank``.
+        detail: One sentence; never about the content of a sealed message.
+        headers: Further outer headers.
+    """
+
+    status: int
+    kind: str
+    detail: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    async def send(self, send: Send) -> None:
+        """Answer with this problem."""
+        document = {"type": self.kind, "status": self.status, "detail": self.detail}
+        await answer(
+            send, self.status, PROBLEM_JSON, json.dumps(document).encode("ascii"), headers=self.headers
+        )
+
+
+async def answer(
+    send: Send, status: int, content_type: str, body: bytes, *, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    """Send one whole plain answer."""
+    fields = [
+        (b"content-type", content_type.encode("ascii")),
+        (b"content-length", str(len(body)).encode("ascii")),
+        NO_STORE,
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The value of an outer request header, or an empty string; lower-case ``name``."""
+    for field, value in scope["headers"]:
+        if field == name:
+            return bytes(value).decode("latin-1")
+    return ""
+
+
+def media_type(scope: Scope) -> str:
+    """The outer content type without parameters, in lower case."""
+    return header(scope, b"content-type").partition(";")[0].strip().lower()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Receipts of this process: begun when a request is taken, signed when its answer is complete, kept for a while.
+
+A receipt is found by its name, which is random and known to the caller alone, and only through the sealed channel.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from adyton_enclave.exchange import ExchangeFacts, InnerRequest
+from adyton_protocol.digests import Digest
+from adyton_protocol.receipt import Receipt, ReceiptBuilder
+
+KEPT_RECEIPTS: Final = 1024
+_ID_BYTES: Final = 18
+
+
+class OpenReceipt:
+    """The receipt of one generation, until it is signed."""
+
+    def __init__(
+        self, builder: ReceiptBuilder, facts: ExchangeFacts, keep: Callable[[Receipt], None]
+    ) -> None:
+        self._builder = builder
+        self._facts = facts
+        self._keep = keep
+
+    def response_data(self, data: bytes) -> None:
+        """Take in the next bytes of the body that the caller sees."""
+        self._builder.response_data(data)
+
+    def finish(
+        self, *, finish_reasons: list[str], usage: dict[str, int], streamed: bool, chat_id: str
+    ) -> Receipt:
+        """Close the log, sign it with the key of the epoch that the request was sealed under, and keep it."""
+        self._builder.generation_finished(finish_reasons=finish_reasons, usage=usage)
+        # The time of acceptance: a long answer may end after its keyset has expired, and was still served under
+        # it.
+        receipt = self._builder.sign(
+            self._facts.signer, served_at=self._facts.accepted_at, streamed=streamed, chat_id=chat_id
+        )
+        self._keep(receipt)
+        return receipt
+
+
+class ReceiptBook:
+    """Makes receipts and keeps the last ones."""
+
+    def __init__(self, entropy: Callable[[int], bytes], *, capacity: int = KEPT_RECEIPTS) -> None:
+        self._entropy = entropy
+        self._capacity = capacity
+        self._receipts: OrderedDict[str, bytes] = OrderedDict()
+
+    def open(
+        self, request: InnerRequest, facts: ExchangeFacts, *, model: str, identity: Digest
+    ) -> OpenReceipt:
+        """Begin the receipt of a generation."""
+        builder = ReceiptBuilder(
+            receipt_id="rcpt-" + self._entropy(_ID_BYTES).hex(),
+            keyset_digest=facts.keyset_digest,
+            receipt_secret=facts.receipt_secret,
+            enc=facts.enc,
+            request_body=request.body,
+            endpoint=request.path,
+            method=request.method,
+            model=model,
+        )
+        builder.model_identity(name=model, identity=identity)
+        return OpenReceipt(builder, facts, self._keep)
+
+    def find(self, receipt_id: str) -> bytes | None:
+        """The canonical form of a receipt that is still kept."""
+        return self._receipts.get(receipt_id)
+
+    def _keep(self, receipt: Receipt) -> None:
+        self._receipts[receipt.receipt_id] = receipt.to_bytes()
+        while len(self._receipts) > self._capacity:
+            self._receipts.popitem(last=False)

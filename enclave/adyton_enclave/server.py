@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of an enclave process: listen, load, attest, serve, rotate, stop.
+
+The server listens before the models are loaded, so that the host can see the difference between "not ready" and
+"not there". ``/readyz`` turns 200 after the models are loaded, their digests checked, and one quote over the first
+keyset has been made.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final, get_args
+
+import uvicorn
+
+from adyton_enclave.api.answer import Desk
+from adyton_enclave.api.app import Api
+from adyton_enclave.api.generate import Served
+from adyton_enclave.api.types import RequestLimits
+from adyton_enclave.attester import Attester
+from adyton_enclave.config import Configuration, ModelSettings
+from adyton_enclave.engine import Engine, EngineConfig, KvType, ModelSpec, SamplingParams
+from adyton_enclave.evidence import EvidenceDesk, TokenBucket
+from adyton_enclave.gateway import Gateway, GatewaySettings
+from adyton_enclave.keys import KeyRing, KeyRingSettings
+from adyton_enclave.log import Happening, note
+from adyton_enclave.outer import Problem, Receive, Scope, Send
+from adyton_enclave.pacing import Pacer
+from adyton_enclave.privacy import Profile, effective_profile
+from adyton_enclave.receipts import ReceiptBook
+from adyton_protocol.errors import ConfigError, EngineStopped
+from adyton_protocol.keyset import ModelIdentity
+from adyton_protocol.media import PROBLEM_UNAVAILABLE
+
+_NOT_READY: Final = Problem(
+    status=503, kind=PROBLEM_UNAVAILABLE, detail="the enclave is starting", headers=((b"retry-after", b"1"),)
+)
+_BACKLOG: Final = 512
+_CHECK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the process takes from outside, once, at the edge.
+
+    Attributes:
+        monotonic: Seconds by a clock that never goes back; the only one that anything is decided by.
+        wall_s: Unix seconds, only for what others read. The host controls it.
+        entropy: Source of random bytes.
+    """
+
+    monotonic: Callable[[], float]
+    wall_s: Callable[[], int]
+    entropy: Callable[[int], bytes]
+
+
+class Front:
+    """The ASGI application that is there from the start; the gateway moves in behind it when it is ready."""
+
+    def __init__(self) -> None:
+        self.gateway: Gateway | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one outer request. Returning without a complete answer cuts the connection."""
+        if scope["type"] != "http":
+            return
+        try:
+            if self.gateway is None:
+                await _NOT_READY.send(send)
+            else:
+                await self.gateway(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - the server would log the text of the exception
+            note(Happening.INTERNAL_ERROR, error=error)
+
+
+def _silence_libraries() -> None:
+    """SECURITY: library loggers write exception texts and tracebacks, which may hold content."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers = [logging.NullHandler()]
+        logger.propagate = False
+
+
+def _kv_type(name: str) -> KvType:
+    for known in get_args(KvType):
+        if name == known:
+            found: KvType = known
+            return found
+    raise ConfigError(f"enclave.toml: a KV cache type must be one of {', '.join(get_args(KvType))}")
+
+
+def _engine_config(configuration: Configuration) -> EngineConfig:
+    engine = configuration.engine
+    return EngineConfig(
+        threads=engine.threads,
+        n_ctx_total=engine.n_ctx_total,
+        n_batch=engine.n_batch,
+        n_ubatch=engine.n_ubatch,
+        max_sequences=configuration.limits.max_sequences,
+        max_queue=configuration.limits.max_queue,
+        kv_type_k=_kv_type(engine.kv_type_k),
+        kv_type_v=_kv_type(engine.kv_type_v),
+        flash_attention=engine.flash_attention,
+    )
+
+
+def _model_spec(model: ModelSettings) -> ModelSpec:
+    sampling = model.sampling
+    return ModelSpec(
+        name=model.name,
+        path=str(model.path),
+        sha256=model.sha256,
+        n_ctx=model.n_ctx,
+        sampling=SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+        ),
+    )
+
+
+def make_engine(configuration: Configuration) -> Engine:
+    """The engine that a configuration describes, not started.
+
+    Raises:
+        ConfigError: Sizes that contradict each other.
+    """
+    return Engine(_engine_config(configuration), [_model_spec(model) for model in configuration.models])
+
+
+def make_ring(configuration: Configuration, engine: Engine, surroundings: Surroundings) -> KeyRing:
+    """The first keys, once the models are loaded."""
+    models = tuple(
+        ModelIdentity(name=model.name, identity=model.identity) for model in engine.models.values()
+    )
+    return KeyRing(
+        KeyRingSettings(
+            epoch_s=configuration.epoch_s,
+            overlap_s=configuration.overlap_s,
+            replay_entries=configuration.limits.replay_entries,
+            configuration_digest=configuration.digest,
+            models=models,
+        ),
+        monotonic=surroundings.monotonic,
+        wall_s=surroundings.wall_s,
+        first_key_id=surroundings.entropy(1)[0],
+    )
+
+
+def make_api(configuration: Configuration, engine: Engine, surroundings: Surroundings) -> Api:
+    """The API over a started engine."""
+    limits = configuration.limits
+    privacy = configuration.privacy
+
+    def profile(requested: Profile | None) -> Profile:
+        return effective_profile(requested, default=privacy.default, floor=privacy.floor)
+
+    served = {
+        model.name: Served(
+            model=engine.models[model.name], max_tokens=model.sampling.max_tokens, license=model.license
+        )
+        for model in configuration.models
+    }
+    desk = Desk(
+        engine=engine,
+        book=ReceiptBook(surroundings.entropy),
+        timeout_s=limits.request_timeout_s,
+        profile=profile,
+        entropy=surroundings.entropy,
+        wall_s=surroundings.wall_s,
+    )
+    return Api(
+        desk, served, RequestLimits(max_candidates=limits.max_candidates, max_prompts=limits.max_prompts)
+    )
+
+
+async def boot(
+    front: Front, configuration: Configuration, engine: Engine, attester: Attester, surroundings: Surroundings
+) -> KeyRing:
+    """Load the models, make the first keys, prove that the platform attests, and open the gateway.
+
+    Raises:
+        ConfigError: A model or a size is wrong.
+        AttestationError: The platform gives no quote.
+    """
+    limits = configuration.limits
+    await asyncio.to_thread(engine.start)
+    note(Happening.MODELS_LOADED, models=len(engine.models))
+    ring = make_ring(configuration, engine, surroundings)
+    bucket = TokenBucket(
+        per_minute=limits.quotes_per_minute, burst=limits.quote_burst, monotonic=surroundings.monotonic
+    )
+    desk = EvidenceDesk(attester, ring, bucket)
+    await desk.attest(None)
+    front.gateway = Gateway(
+        GatewaySettings(
+            authorities=frozenset(configuration.authorities),
+            max_request_bytes=limits.max_request_bytes,
+            max_exchanges=limits.max_exchanges,
+            receive_timeout_s=limits.receive_timeout_s,
+            error_profile=effective_profile(
+                None, default=configuration.privacy.default, floor=configuration.privacy.floor
+            ),
+        ),
+        ring=ring,
+        desk=desk,
+        application=make_api(configuration, engine, surroundings),
+        pacer=Pacer(monotonic=surroundings.monotonic),
+        wall_s=surroundings.wall_s,
+        entropy=surroundings.entropy,
+    )
+    note(Happening.READY)
+    return ring
+
+
+async def _live(ring: KeyRing, engine: Engine) -> None:
+    """Rotate keys on time and watch the engine.
+
+    Raises:
+        EngineStopped: The loop died; the process has to end, so that its supervisor starts a new one.
+    """
+    epoch = ring.current()
+    while not engine.failed:
+        await asyncio.sleep(min(_CHECK_S, ring.seconds_to_change() + 0.001))
+        current = ring.current()
+        if current is not epoch:
+            epoch = current
+            note(Happening.EPOCH_BEGUN, epoch=current.keyset.extension.epoch)
+    raise EngineStopped("the engine has failed")
+
+
+async def serve(configuration: Configuration, attester: Attester, surroundings: Surroundings) -> None:
+    """Run the enclave until SIGTERM.
+
+    Raises:
+        ConfigError: The configuration cannot be served.
+        AttestationError: The platform gives no quote.
+        EngineStopped: The engine died.
+    """
+    _silence_libraries()
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: note(Happening.INTERNAL_ERROR, error=context.get("exception"))
+    )
+    note(Happening.STARTING)
+    front = Front()
+    engine = make_engine(configuration)
+    server = uvicorn.Server(_server_config(front, configuration))
+
+    async def live() -> None:
+        try:
+            ring = await boot(front, configuration, engine, attester, surroundings)
+            await _live(ring, engine)
+        finally:
+            server.should_exit = True
+
+    # uvicorn stops on these signals, and afterwards raises them again for whoever handled them before. That must not
+    # be the default handler, or the process would end before the engine has stopped and wiped its memory.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _already_stopping)
+    living = asyncio.create_task(live())
+    try:
+        await server.serve()
+    finally:
+        note(Happening.SHUTTING_DOWN)
+        front.gateway = None
+        living.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([living])
+        await asyncio.to_thread(engine.stop)
+        note(Happening.STOPPED)
+    if not living.cancelled() and (error := living.exception()) is not None:
+        raise error
+
+
+def _already_stopping(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the server has seen the signal."""
+
+
+def _server_config(front: Front, configuration: Configuration) -> uvicorn.Config:
+    """Every option that uvicorn would otherwise take from the environment is given here."""
+    limits = configuration.limits
+    return uvicorn.Config(
+        front,
+        host=configuration.listen_host,
+        port=configuration.listen_port,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        workers=1,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        forwarded_allow_ips=[],
+        server_header=False,
+        date_header=False,
+        backlog=_BACKLOG,
+        limit_concurrency=limits.max_connections,
+        timeout_keep_alive=limits.keep_alive_s,
+        timeout_graceful_shutdown=limits.shutdown_s,
+    )
