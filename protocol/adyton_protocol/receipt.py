@@ -271,8 +271,8 @@ def verify_receipt(receipt: Receipt, keyset: Keyset) -> VerifiedReceipt:
     1. The receipt names this keyset.
     2. Its key is listed there, once, for Ed25519.
     3. The signature verifies.
-    4. ``served_at`` does not lie after the keyset's ``not_after``. Both are the enclave's claims; this catches
-       an honest enclave that signs with an old key, not a dishonest one.
+    4. ``served_at`` does not lie after the keyset's ``not_after``. Both are the enclave's claims; this
+       catches an honest enclave that signs with an old key, not a dishonest one.
     5. Every ``model.identity`` is a model that the keyset lists, by name and digest.
 
     Args:
@@ -282,6 +282,8 @@ def verify_receipt(receipt: Receipt, keyset: Keyset) -> VerifiedReceipt:
     Raises:
         ReceiptError: Any of it does not hold.
     """
+    # SECURITY: read again from the bytes that are signed, whatever was done to the object in between.
+    receipt = receipt_from_json(receipt.to_json())
     if receipt.keyset_digest != keyset.digest():
         raise ReceiptError("receipt: signed under another keyset")
     keys = [key for key in keyset.receipt_signing_keys if key.key_id == receipt.key_id]
