@@ -110,7 +110,7 @@ def check_control(
 ) -> None:
     """Check a request's control data, and what it must agree on with the ``headers``.
 
-    ``CONNECT`` is refused: it has no meaning in a stored message (RFC 9292 section 7). So is an expectation
+    ``CONNECT`` is refused: it has no meaning in a stored message (RFC 9292 section 6). So is an expectation
     of 100-continue, which RFC 9458 section 5.1 forbids and which could never be met.
 
     Raises:

@@ -242,7 +242,13 @@ class _Context:
         self._exporter_secret = exporter_secret
 
     def export(self, exporter_context: bytes, length: int) -> bytes:
-        """Return a secret of ``length`` bytes that only the two ends can compute (RFC 9180 section 5.3)."""
+        """Return a secret of ``length`` bytes that only the two ends can compute (RFC 9180 section 5.3).
+
+        Raises:
+            LocalProtocolError: ``length`` is negative or exceeds 8160.
+        """
+        if not 0 <= length <= _MAX_EXPORT_BYTES:
+            raise LocalProtocolError(f"an exported secret has at most {_MAX_EXPORT_BYTES} bytes")
         return _labeled_expand(self._suite_id, self._exporter_secret, b"sec", exporter_context, length)
 
 
