@@ -31,8 +31,7 @@ from adyton_protocol.errors import ConfigError
 _GENERATOR: Final = "generator"
 _SHA256_HEX_CHARS: Final = 64
 _HEX: Final = frozenset("0123456789abcdef")
-_NOTES: Final = frozenset({"description", "card", "parameters", "quantisation", "size_bytes", "identity"})
-"""Members for people and for other tools; allowed, not interpreted."""
+_VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +88,8 @@ def load_catalog(path: Path) -> tuple[str | None, tuple[CatalogModel, ...]]:
     unknown = set(document) - {"version", "default", "model"}
     if unknown:
         raise ConfigError(f"the catalog {path} has unknown keys: {', '.join(sorted(unknown))}")
+    if document.get("version") != _VERSION:
+        raise ConfigError(f"the catalog {path} is not of version {_VERSION}")
     entries = document.get("model", [])
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"the catalog {path} lists no [[model]]")
@@ -124,7 +125,7 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
     if not isinstance(entry, dict):
         raise ConfigError(f"an entry of the catalog {catalog} is not a table")
     name = _text(entry, "name", catalog)
-    unknown = set(entry) - {"name", "file", "sha256", "license", "n_ctx", "role", "sampling"} - _NOTES
+    unknown = set(entry) - {"name", "file", "sha256", "license", "n_ctx", "role", "description", "sampling"}
     if unknown:
         raise ConfigError(f"model {name!r} in {catalog} has unknown keys: {', '.join(sorted(unknown))}")
     sha256 = _text(entry, "sha256", catalog).removeprefix("sha256:")

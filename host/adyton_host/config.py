@@ -39,7 +39,7 @@ class RelayLimits:
     """
 
     max_request_bytes: int = media.MAX_REQUEST_BYTES
-    max_in_flight: int = 256
+    max_in_flight: int = 128
     max_attestations: int = 32
     retry_after_s: int = 1
     upload_idle_s: float = 30.0

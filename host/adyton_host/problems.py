@@ -190,15 +190,32 @@ def unknown_key() -> Problem:
     )
 
 
-def unavailable(detail: str, *, retry_after_s: int, outcome: Outcome = Outcome.UNAVAILABLE) -> Problem:
-    """No enclave can take the request, or the one that had it died before its first byte."""
+def unavailable(detail: str, *, retry_after_s: int) -> Problem:
+    """No enclave can take the request; none has seen it."""
     return Problem(
         status=503,
         type=media.PROBLEM_UNAVAILABLE,
         title="No enclave available",
         detail=detail,
-        outcome=outcome,
+        outcome=Outcome.UNAVAILABLE,
         retry_after_s=retry_after_s,
+    )
+
+
+def enclave_died() -> Problem:
+    """The enclave had the request and ended before the first byte of its answer.
+
+    502 and not 503: a 503 says that no enclave saw the request, which makes sending it again safe.
+    """
+    return Problem(
+        status=502,
+        type=media.PROBLEM_UNAVAILABLE,
+        title="Enclave ended before it answered",
+        detail=(
+            "The enclave ended after it had been given this request and before it answered. What it held is "
+            "gone, and so are its keys: attest again."
+        ),
+        outcome=Outcome.ENCLAVE_DIED,
     )
 
 

@@ -220,11 +220,7 @@ class Relay:
 
     def _died(self, call: _Call) -> problems.Problem:
         self._table.mark_down(call.base_url)
-        return problems.unavailable(
-            "The enclave ended before it answered. What it held is gone, and so are its keys: attest again.",
-            retry_after_s=self._limits.retry_after_s,
-            outcome=Outcome.ENCLAVE_DIED,
-        )
+        return problems.enclave_died()
 
     async def _hand_on(self, part: bytes, send: Send) -> None:
         async with asyncio.timeout(self._limits.download_idle_s):

@@ -48,7 +48,7 @@ def test_the_named_model_the_default_or_the_first_is_chosen(catalog: Path) -> No
     assert choose(catalog, "first").path == catalog.parent / "first.gguf"
     assert choose(catalog, None).name == "second"
     assert choose(catalog, None).sampling == {"temperature": 0.5}
-    catalog.write_text(entry("judge", "scorer") + entry("first"))
+    catalog.write_text("version = 1\n" + entry("judge", "scorer") + entry("first"))
     assert choose(catalog, None).name == "first"
 
 
@@ -70,7 +70,7 @@ def test_a_missing_model_file_is_named(catalog: Path) -> None:
     "text",
     [
         "not toml [",
-        "version = 1",
+        "",
         'surprise = 1\n[[model]]\nname = "x"',
         'default = "absent"\n' + entry("first"),
         entry("first").replace(DIGEST, "9F" * 32),
@@ -87,8 +87,11 @@ def test_a_missing_model_file_is_named(catalog: Path) -> None:
 def test_an_unusable_catalog_is_a_configuration_error(tmp_path: Path, text: str) -> None:
     """No entry is half-read, and unknown keys are errors."""
     path = tmp_path / "catalog.toml"
-    path.write_text(text)
+    path.write_text("version = 1\n" + text)
     with pytest.raises(ConfigError):
+        load_catalog(path)
+    path.write_text(entry("first"))
+    with pytest.raises(ConfigError, match="version"):
         load_catalog(path)
 
 
