@@ -159,6 +159,12 @@ def test_a_taken_port_is_explained() -> None:
         bind("127.0.0.1", taken.getsockname()[1])
 
 
+def test_the_listener_names_tcp_as_its_protocol() -> None:
+    """Otherwise asyncio leaves Nagle's algorithm on, and small chunks wait 40 ms each."""
+    with bind("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
 def test_status_of_nothing_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """No record, no host."""
     assert cli.main(["status", "--state", str(tmp_path)]) == 2
