@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks 12 to 22: is genuine evidence good enough, by the policy?
+
+The platform's checks read the claims that were verified; the enclave's checks read the quote, and count for
+nothing unless its signatures were found good before.
+"""
+
+from typing import NoReturn
+
+from adyton_attestation import guard
+from adyton_attestation.checks import CheckName, Ledger, Refusal, Skipped
+from adyton_attestation.dcap import DcapClaims
+from adyton_attestation.endorsements import Endorsements
+from adyton_attestation.marks import HighWaterMarks
+from adyton_attestation.policy import OUT_OF_DATE, AppraisalPolicy, EnrolledPlatform, SignerIdentity
+from adyton_attestation.policy_json import format_time
+from adyton_attestation.quote import EnclaveReport, Quote, SgxQuoteV3, TdReport
+
+_DAY_S = 86_400
+_TD_SEPT_VE_DISABLE = 1 << 28
+_TD_MIGRATABLE = 1 << 29
+
+PLATFORM_CHECKS = (
+    CheckName.PCE_IDENTITY,
+    CheckName.TCB_STATUS,
+    CheckName.ADVISORIES,
+    CheckName.EVALUATION_NUMBER,
+    CheckName.ROLLBACK,
+    CheckName.ENDORSEMENT_AGE,
+    CheckName.PLATFORM,
+)
+"""The checks that need verified claims."""
+
+
+def relaxed(policy: AppraisalPolicy, check: CheckName, now_s: int) -> None:
+    """Skip a check that the policy relaxes at this time.
+
+    Raises:
+        Skipped: It does.
+    """
+    relaxation = policy.relaxation(check, now_s)
+    if relaxation is not None:
+        raise Skipped(f"NOT CHECKED until {format_time(relaxation.expires_s)}: {relaxation.reason}")
+
+
+class PlatformAppraisal:
+    """Checks 12 to 18, over verified claims."""
+
+    def __init__(  # noqa: PLR0913 - the facts of one appraisal
+        self,
+        policy: AppraisalPolicy,
+        claims: DcapClaims,
+        endorsements: Endorsements,
+        *,
+        ca_name: str,
+        marks: HighWaterMarks,
+        now_s: int,
+    ) -> None:
+        """Keep the facts."""
+        self._policy = policy
+        self._claims = claims
+        self._endorsements = endorsements
+        self._ca_name = ca_name
+        self._marks = marks
+        self._now_s = now_s
+
+    def run(self, ledger: Ledger) -> EnrolledPlatform | None:
+        """Make the checks; returns the enrolment, when the platform has one."""
+        ledger.run(
+            CheckName.PCE_IDENTITY, lambda: guard.check_pce_identity(self._endorsements, self._claims.pce_id)
+        )
+        ledger.run(CheckName.TCB_STATUS, self._status)
+        ledger.run(CheckName.ADVISORIES, self._advisories)
+        ledger.run(CheckName.EVALUATION_NUMBER, self._evaluation_number)
+        ledger.run(CheckName.ROLLBACK, self._rollback)
+        ledger.run(CheckName.ENDORSEMENT_AGE, self._age)
+        return ledger.run(CheckName.PLATFORM, self._platform)
+
+    def _status(self) -> tuple[str, None]:
+        tcb, claims = self._policy.tcb, self._claims
+        stated = [claims.status, claims.qe_status]
+        if claims.current_status is not None:
+            stated.append(claims.current_status)
+        for status in stated:
+            if status not in tcb.statuses:
+                _refuse(f"a TCB status among {', '.join(sorted(tcb.statuses)) or 'none'}", status)
+        if not OUT_OF_DATE.isdisjoint(stated):
+            age_s = self._now_s - claims.tcb_date_s
+            if age_s > tcb.platform_grace_s:
+                _refuse(
+                    f"an out-of-date level at most {tcb.platform_grace_s // _DAY_S} days old",
+                    f"one of {age_s // _DAY_S} days",
+                )
+        return (
+            f"{claims.status}, level of {format_time(claims.tcb_date_s)}; quoting enclave {claims.qe_status}",
+            None,
+        )
+
+    def _advisories(self) -> tuple[str, None]:
+        allowed = self._policy.allowed_advisories(self._now_s)
+        # SECURITY: whatever the status is; the quoting enclave's advisories join without changing it.
+        open_ones = [item for item in self._claims.advisory_ids if item not in allowed]
+        if open_ones:
+            _refuse("every advisory on the allow-list", ", ".join(open_ones))
+        return ", ".join(self._claims.advisory_ids) or "none", None
+
+    def _evaluation_number(self) -> tuple[str, None]:
+        relaxed(self._policy, CheckName.EVALUATION_NUMBER, self._now_s)
+        number, minimum = self._claims.evaluation_number, self._policy.tcb.min_evaluation_number
+        if number < minimum:
+            _refuse(f"TCB evaluation data of number {minimum} or newer", f"number {number}")
+        return f"TCB evaluation data number {number}", None
+
+    def _rollback(self) -> tuple[str, None]:
+        claims, marks = self._claims, self._marks
+        for what, found, mark in (
+            ("TCB evaluation data", claims.evaluation_number, marks.evaluation_number),
+            ("root CRL", claims.root_crl_number, marks.root_crl_number),
+            ("PCK CRL", claims.pck_crl_number, marks.pck_crl_number(self._ca_name)),
+        ):
+            if found < mark:
+                _refuse(f"{what} of number {mark} or newer, as seen before", f"number {found}")
+        return "no endorsement is older than one seen before", None
+
+    def _age(self) -> tuple[str, None]:
+        endorsements, limit_s = self._endorsements, self._policy.tcb.max_endorsement_age_s
+        oldest = min(
+            endorsements.tcb_info,
+            endorsements.qe_identity,
+            endorsements.pck_crl,
+            key=lambda item: item.issued_s,
+        )
+        age_s = self._now_s - oldest.issued_s
+        if age_s > limit_s:
+            _refuse(
+                f"endorsements at most {limit_s / _DAY_S:.1f} days old",
+                f"{oldest.name} of {age_s / _DAY_S:.1f}",
+            )
+        return f"the oldest, {oldest.name}, is {age_s / _DAY_S:.1f} days old", None
+
+    def _platform(self) -> tuple[str, EnrolledPlatform]:
+        relaxed(self._policy, CheckName.PLATFORM, self._now_s)
+        for platform in self._policy.platforms:
+            if platform.ppid == self._claims.ppid:
+                return f"enrolled: kept by {platform.custodian}, at {platform.place}", platform
+        _refuse("an enrolled platform", f"PPID {self._claims.ppid.hex()}")
+
+
+def check_debug(quote: Quote) -> tuple[str, None]:
+    """Check 4: nobody may look into the enclave with a debugger.
+
+    Raises:
+        Refusal: Somebody may.
+    """
+    if quote.report.debug:
+        _refuse("DEBUG off", "DEBUG on: its memory can be read")
+    return "DEBUG is off", None
+
+
+class IdentityAppraisal:
+    """Checks 19 to 22, over the report in the quote."""
+
+    def __init__(self, policy: AppraisalPolicy, quote: Quote, now_s: int) -> None:
+        """Keep the facts."""
+        self._policy = policy
+        self._identity = policy.identity
+        self._quote = quote
+        self._now_s = now_s
+
+    def run(self, ledger: Ledger) -> None:
+        """Make the checks."""
+        ledger.run(CheckName.ATTRIBUTES, self._attributes)
+        ledger.run(CheckName.ENCLAVE_IDENTITY, self._enclave_identity)
+        ledger.run(CheckName.MISC_SELECT, self._misc_select)
+        ledger.run(CheckName.KEY_SEPARATION, self._key_separation)
+
+    def _attributes(self) -> tuple[str, None]:
+        if not isinstance(self._quote, SgxQuoteV3):
+            return _td_attributes(self._quote.report)
+        flags, mask = self._quote.report.attribute_flags, self._identity.attribute_mask
+        if flags & mask != self._identity.attribute_flags:
+            _refuse(f"flags {self._identity.attribute_flags:#x} under mask {mask:#x}", f"{flags:#x}")
+        return f"flags {flags:#x}", None
+
+    def _enclave_identity(self) -> tuple[str, None]:
+        relaxed(self._policy, CheckName.ENCLAVE_IDENTITY, self._now_s)
+        if not isinstance(self._quote, SgxQuoteV3):
+            return self._td_identity(self._quote.report)
+        report = self._quote.report
+        if report.mr_enclave in self._identity.mr_enclaves:
+            return f"MRENCLAVE {report.mr_enclave.hex()} is on the allow-list", None
+        for signer in self._identity.signers:
+            if _signed_by(report, signer):
+                return (
+                    f"MRSIGNER {signer.mr_signer.hex()}, product {report.isv_prod_id}, "
+                    f"security version {report.isv_svn}",
+                    None,
+                )
+        if not self._identity.mr_enclaves and not self._identity.signers:
+            _refuse(
+                "an enclave that the policy names, and it names none", f"MRENCLAVE {report.mr_enclave.hex()}"
+            )
+        _refuse(
+            "an enclave that the policy names",
+            f"MRENCLAVE {report.mr_enclave.hex()}, MRSIGNER {report.mr_signer.hex()}, "
+            f"product {report.isv_prod_id}, security version {report.isv_svn}",
+        )
+
+    def _td_identity(self, report: TdReport) -> tuple[str, None]:
+        for td in self._identity.tds:
+            if (td.mr_td, td.rt_mrs) == (report.mr_td, report.rt_mrs):
+                return f"MRTD {report.mr_td.hex()} with its run-time measurements is on the allow-list", None
+        _refuse("a trust domain that the policy names", f"MRTD {report.mr_td.hex()}")
+
+    def _misc_select(self) -> tuple[str, None]:
+        relaxed(self._policy, CheckName.MISC_SELECT, self._now_s)
+        if not isinstance(self._quote, SgxQuoteV3):
+            raise Skipped("a TDX quote has no such field")
+        found, expected = self._quote.report.misc_select, self._identity.misc_select
+        if found != expected:
+            _refuse(f"MISCSELECT {expected:#x}", f"{found:#x}")
+        return f"MISCSELECT {found:#x}", None
+
+    def _key_separation(self) -> tuple[str, None]:
+        relaxed(self._policy, CheckName.KEY_SEPARATION, self._now_s)
+        if not isinstance(self._quote, SgxQuoteV3):
+            return _td_configuration(self._quote.report)
+        report, expected = self._quote.report, self._identity.key_separation
+        if (report.config_id, report.isv_ext_prod_id, report.isv_family_id) != (
+            expected.config_id,
+            expected.isv_ext_prod_id,
+            expected.isv_family_id,
+        ):
+            _refuse("CONFIGID, extended product and family as stated", "others")
+        if report.config_svn < expected.config_svn or (expected.config_svn == 0 and report.config_svn):
+            _refuse(f"CONFIGSVN {expected.config_svn}", f"{report.config_svn}")
+        return "CONFIGID, extended product and family as stated", None
+
+
+def _signed_by(report: EnclaveReport, signer: SignerIdentity) -> bool:
+    return (
+        report.mr_signer == signer.mr_signer
+        and report.isv_prod_id == signer.isv_prod_id
+        and report.isv_svn >= signer.min_isv_svn
+    )
+
+
+def _td_attributes(report: TdReport) -> tuple[str, None]:
+    if not report.td_attributes & _TD_SEPT_VE_DISABLE or report.td_attributes & _TD_MIGRATABLE:
+        _refuse("SEPT_VE_DISABLE set and MIGRATABLE clear", f"TD attributes {report.td_attributes:#x}")
+    return f"TD attributes {report.td_attributes:#x}", None
+
+
+def _td_configuration(report: TdReport) -> tuple[str, None]:
+    if any(report.mr_config_id) or any(report.mr_owner) or any(report.mr_owner_config):
+        _refuse("MRCONFIGID, MROWNER and MROWNERCONFIG zero", "others")
+    return "MRCONFIGID, MROWNER and MROWNERCONFIG are zero", None
+
+
+def _refuse(expected: str, actual: str) -> NoReturn:
+    raise Refusal(expected=expected, actual=actual)

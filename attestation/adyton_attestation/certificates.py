@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates and signatures: strict PEM chains, raw ECDSA signatures, pinned trust anchors.
+
+Reads and verifies; judges nothing. The PEM reader takes exactly what two different PEM readers understand in the
+same way: certificate blocks, white space between them, and zero bytes at the end (quoting libraries count a C
+string's terminator in).
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from adyton_protocol.errors import EndorsementError
+
+Vendor: TypeAlias = Literal["Intel", "Simulated"]
+"""The first word of every subject name of a PKI; it tells the trust domains apart for human eyes."""
+
+MAX_CHAIN_BYTES: Final = 16 * 1024
+MAX_CHAIN_CERTIFICATES: Final = 4
+SGX_EXTENSION: Final = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
+"""Only PCK certificates carry it (Intel, PCK Certificate and CRL Profile, section 1.3.5)."""
+
+_BLOCK: Final = r"-----BEGIN CERTIFICATE-----[\r\n]+[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----"
+_CHAIN: Final = re.compile(rf"\s*(?:{_BLOCK}\s*)+\x00*\s*")
+_WORD_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchor:
+    """A pinned root certificate.
+
+    Attributes:
+        certificate: The certificate.
+        der: Its exact bytes; chains must end in these.
+        vendor: Whose names the PKI below it must use.
+    """
+
+    certificate: x509.Certificate
+    der: bytes
+    vendor: Vendor
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the certificate, 64 hexadecimal digits."""
+        return hashlib.sha256(self.der).hexdigest()
+
+
+def trust_anchor(root_der: bytes) -> TrustAnchor:
+    """Read a root certificate that the caller has chosen to trust.
+
+    A root whose subject begins with ``Simulated`` anchors a PKI with simulated names; below any other root the
+    names must be Intel's.
+
+    Args:
+        root_der: One DER certificate: self-issued, a CA, P-256.
+
+    Raises:
+        EndorsementError: Anything else.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(root_der)
+    except ValueError as cause:
+        raise EndorsementError("the root is not a DER certificate") from cause
+    if certificate.subject != certificate.issuer or not is_ca(certificate):
+        raise EndorsementError("the root is not a self-issued CA certificate")
+    vendor: Vendor = "Simulated" if common_name(certificate).startswith("Simulated ") else "Intel"
+    return TrustAnchor(certificate=certificate, der=root_der, vendor=vendor)
+
+
+def parse_chain(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    """Read an attacker-controlled PEM chain, leaf first.
+
+    Raises:
+        EndorsementError: Not one to four certificate blocks and nothing else.
+    """
+    if len(pem) > MAX_CHAIN_BYTES:
+        raise EndorsementError(f"{what}: longer than {MAX_CHAIN_BYTES} bytes")
+    try:
+        text = pem.decode("ascii")
+    except UnicodeDecodeError as cause:
+        raise EndorsementError(f"{what}: not PEM text") from cause
+    if _CHAIN.fullmatch(text) is None:
+        raise EndorsementError(f"{what}: not a chain of PEM certificates and nothing else")
+    try:
+        chain = tuple(x509.load_pem_x509_certificates(pem.rstrip(b"\x00")))
+        # Extensions are decoded lazily; decode them now, where a malformed one is an error of this chain.
+        for certificate in chain:
+            is_ca(certificate)
+            common_name(certificate)
+    except ValueError as cause:
+        raise EndorsementError(f"{what}: an unreadable certificate") from cause
+    if len(chain) > MAX_CHAIN_CERTIFICATES:
+        raise EndorsementError(f"{what}: more than {MAX_CHAIN_CERTIFICATES} certificates")
+    return chain
+
+
+def der_of(certificate: x509.Certificate) -> bytes:
+    """Return the exact bytes of a certificate."""
+    return certificate.public_bytes(Encoding.DER)
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """Return the one common name of the subject, or an empty string."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Whether basic constraints make this a CA certificate; without them it is none."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def has_sgx_extension(certificate: x509.Certificate) -> bool:
+    """Whether the certificate describes a platform."""
+    return any(extension.oid == SGX_EXTENSION for extension in certificate.extensions)
+
+
+def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether ``issuer`` is named in and has signed ``certificate``, with ECDSA P-256 and SHA-256."""
+    if not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):
+        return False
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return isinstance(issuer.public_key(), ec.EllipticCurvePublicKey)
+
+
+def signature_holds(key: object, signature: bytes, data: bytes) -> bool:
+    """Whether a raw r || s signature (ECDSA P-256, SHA-256) over ``data`` verifies under ``key``.
+
+    Args:
+        key: A public key; anything but a P-256 key verifies nothing.
+        signature: 64 bytes; attacker-controlled.
+        data: What was signed.
+    """
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        return False
+    if len(signature) != 2 * _WORD_BYTES:
+        return False
+    r = int.from_bytes(signature[:_WORD_BYTES], "big")
+    s = int.from_bytes(signature[_WORD_BYTES:], "big")
+    try:
+        key.verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def p256_key(point: bytes) -> ec.EllipticCurvePublicKey | None:
+    """Return the key of x || y (64 bytes, attacker-controlled), or None when it is not a point of the curve."""
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + point)
+    except ValueError:
+        return None
