@@ -28,7 +28,7 @@ from adyton_enclave.outer import NO_STORE, Problem, Receive, Scope, Send, answer
 from adyton_enclave.pacing import Pacer, shaped
 from adyton_enclave.privacy import Profile
 from adyton_protocol import bhttp, media
-from adyton_protocol.errors import KeyConfigMismatch, OpenError, ProtocolError, ReplayedRequest
+from adyton_protocol.errors import KeyConfigMismatch, ProtocolError, ReplayedRequest
 from adyton_protocol.ohttp import RequestOpener, ResponseSealer
 from adyton_protocol.padding import bucket
 
@@ -197,13 +197,13 @@ class Gateway:
             return None
         except TimeoutError:
             problem = _TOO_SLOW
-        except (_TooLarge, ValueError):
+        except _TooLarge:
             problem = _TOO_LARGE
         except KeyConfigMismatch:
             problem = _UNKNOWN_KEY
         except ReplayedRequest:
             problem = _REPLAYED
-        except (OpenError, ProtocolError):
+        except ProtocolError:
             # SECURITY: one answer for every other cause, so that nobody learns how far decapsulation went.
             problem = _MALFORMED
         await problem.send(send)
@@ -212,7 +212,7 @@ class Gateway:
     async def _read(self, scope: Scope, receive: Receive, *, chunked: bool) -> _Opened:
         admission = Admission(self._ring)
         limit = self._settings.max_request_bytes
-        if int(header(scope, b"content-length") or 0) > limit:
+        if _announced_bytes(scope) > limit:
             raise _TooLarge
         opener = RequestOpener(admission.lookup, chunked=chunked, max_bytes=limit)
         plaintext = bytearray()
@@ -332,6 +332,12 @@ class Gateway:
         await send({"type": "http.response.body", "body": sealed, "more_body": True})
         # Empty and in a write of its own: a real peer fails on a final chunk that arrives in two reads.
         await send({"type": "http.response.body", "body": sealer.finish(), "more_body": False})
+
+
+def _announced_bytes(scope: Scope) -> int:
+    """What the host says about the size; only ever used to refuse early."""
+    announced = header(scope, b"content-length")
+    return int(announced) if announced.isdecimal() and announced.isascii() else 0
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -20,6 +20,7 @@ import uvicorn
 from adyton_enclave.api.answer import Desk
 from adyton_enclave.api.app import Api
 from adyton_enclave.api.generate import Served
+from adyton_enclave.api.ports import Engine as EnginePort
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.attester import Attester
 from adyton_enclave.config import Configuration, ModelSettings
@@ -133,7 +134,7 @@ def make_engine(configuration: Configuration) -> Engine:
     return Engine(_engine_config(configuration), [_model_spec(model) for model in configuration.models])
 
 
-def make_ring(configuration: Configuration, engine: Engine, surroundings: Surroundings) -> KeyRing:
+def make_ring(configuration: Configuration, engine: EnginePort, surroundings: Surroundings) -> KeyRing:
     """The first keys, once the models are loaded."""
     models = tuple(
         ModelIdentity(name=model.name, identity=model.identity) for model in engine.models.values()
@@ -152,7 +153,7 @@ def make_ring(configuration: Configuration, engine: Engine, surroundings: Surrou
     )
 
 
-def make_api(configuration: Configuration, engine: Engine, surroundings: Surroundings) -> Api:
+def make_api(configuration: Configuration, engine: EnginePort, surroundings: Surroundings) -> Api:
     """The API over a started engine."""
     limits = configuration.limits
     privacy = configuration.privacy
@@ -179,6 +180,54 @@ def make_api(configuration: Configuration, engine: Engine, surroundings: Surroun
     )
 
 
+def make_gateway(
+    configuration: Configuration,
+    engine: EnginePort,
+    ring: KeyRing,
+    desk: EvidenceDesk,
+    surroundings: Surroundings,
+) -> Gateway:
+    """The gateway over a started engine."""
+    limits = configuration.limits
+    privacy = configuration.privacy
+    return Gateway(
+        GatewaySettings(
+            authorities=frozenset(configuration.authorities),
+            max_request_bytes=limits.max_request_bytes,
+            max_exchanges=limits.max_exchanges,
+            receive_timeout_s=limits.receive_timeout_s,
+            error_profile=effective_profile(None, default=privacy.default, floor=privacy.floor),
+        ),
+        ring=ring,
+        desk=desk,
+        application=make_api(configuration, engine, surroundings),
+        pacer=Pacer(monotonic=surroundings.monotonic),
+        wall_s=surroundings.wall_s,
+        entropy=surroundings.entropy,
+    )
+
+
+def make_desk(
+    configuration: Configuration, attester: Attester, ring: KeyRing, surroundings: Surroundings
+) -> EvidenceDesk:
+    """What answers attestation requests."""
+    limits = configuration.limits
+    bucket = TokenBucket(
+        per_minute=limits.quotes_per_minute, burst=limits.quote_burst, monotonic=surroundings.monotonic
+    )
+    return EvidenceDesk(attester, ring, bucket)
+
+
+async def _load(engine: Engine) -> None:
+    """Load the models beside the event loop. Cancelling waits, because nothing can be freed while it loads."""
+    loading = asyncio.create_task(asyncio.to_thread(engine.start))
+    try:
+        await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        await asyncio.wait([loading])
+        raise
+
+
 async def boot(
     front: Front, configuration: Configuration, engine: Engine, attester: Attester, surroundings: Surroundings
 ) -> KeyRing:
@@ -188,32 +237,12 @@ async def boot(
         ConfigError: A model or a size is wrong.
         AttestationError: The platform gives no quote.
     """
-    limits = configuration.limits
-    await asyncio.to_thread(engine.start)
+    await _load(engine)
     note(Happening.MODELS_LOADED, models=len(engine.models))
     ring = make_ring(configuration, engine, surroundings)
-    bucket = TokenBucket(
-        per_minute=limits.quotes_per_minute, burst=limits.quote_burst, monotonic=surroundings.monotonic
-    )
-    desk = EvidenceDesk(attester, ring, bucket)
+    desk = make_desk(configuration, attester, ring, surroundings)
     await desk.attest(None)
-    front.gateway = Gateway(
-        GatewaySettings(
-            authorities=frozenset(configuration.authorities),
-            max_request_bytes=limits.max_request_bytes,
-            max_exchanges=limits.max_exchanges,
-            receive_timeout_s=limits.receive_timeout_s,
-            error_profile=effective_profile(
-                None, default=configuration.privacy.default, floor=configuration.privacy.floor
-            ),
-        ),
-        ring=ring,
-        desk=desk,
-        application=make_api(configuration, engine, surroundings),
-        pacer=Pacer(monotonic=surroundings.monotonic),
-        wall_s=surroundings.wall_s,
-        entropy=surroundings.entropy,
-    )
+    front.gateway = make_gateway(configuration, engine, ring, desk, surroundings)
     note(Happening.READY)
     return ring
 
@@ -258,10 +287,13 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
         finally:
             server.should_exit = True
 
-    # uvicorn stops on these signals, and afterwards raises them again for whoever handled them before. That must not
-    # be the default handler, or the process would end before the engine has stopped and wiped its memory.
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn stops on these signals, and afterwards raises them again for whoever handled them before. That must
+    # not be the default handler, or the process would end before the engine has stopped and wiped its memory.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _already_stopping)
+        signal.signal(number, stop)
     living = asyncio.create_task(live())
     try:
         await server.serve()
@@ -275,10 +307,6 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
         note(Happening.STOPPED)
     if not living.cancelled() and (error := living.exception()) is not None:
         raise error
-
-
-def _already_stopping(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the server has seen the signal."""
 
 
 def _server_config(front: Front, configuration: Configuration) -> uvicorn.Config:

@@ -40,8 +40,8 @@ _CERTIFICATION_DATA_PCK_CHAIN: Final = 5
 _HEADER: Final = struct.Struct("<HHIHH16s20s")
 _REPORT_BODY: Final = struct.Struct("<16sI12x16s16s32s32x32s32x64sHHH42x16s64s")
 
-_ATTRIBUTES: Final = struct.pack("<QQ", 0x05, 0x07)
-"""INIT and MODE64BIT; debug is off. XFRM: x87, SSE and AVX state."""
+_ATTRIBUTES: Final = struct.pack("<QQ", 0x05, 0xE7)
+"""INIT and MODE64BIT; debug is off. XFRM: x87, SSE, AVX and AVX-512 state."""
 _QE_AUTHENTICATION_DATA: Final = bytes(range(32))
 _MR_SIGNER: Final = hashlib.sha256(b"adyton simulated enclave signer").digest()
 _ISV_PROD_ID: Final = 1

@@ -38,6 +38,11 @@ class Presenter(Protocol):
         """The ``id`` of the answer."""
         ...
 
+    @property
+    def prompt_field(self) -> str:
+        """The request field that holds the prompt, for errors about its length."""
+        ...
+
     def opening(self) -> Sequence[Json]:
         """What a stream begins with."""
         ...
@@ -107,15 +112,22 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
     """
     options = job.options
     work = Work.submit(
-        desk.engine, job.served, options, job.prompts, timeout_s=desk.timeout_s, entropy=desk.entropy
+        desk.engine,
+        job.served,
+        options,
+        job.prompts,
+        prompt_field=job.presenter.prompt_field,
+        timeout_s=desk.timeout_s,
+        entropy=desk.entropy,
     )
-    receipt = desk.book.open(job.request, job.facts, model=options.model, identity=job.served.model.identity)
+    model = job.served.model
+    receipt = desk.book.open(job.request, job.facts, model=model.name, identity=model.identity)
     profile = desk.profile(options.privacy)
     if options.stream:
         return InnerResponse(
             status=200,
             headers=(("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-store")),
-            body=_stream(work, job, receipt, merge=profile is Profile.CADENCE),
+            body=_stream(work, options, job.presenter, receipt, merge=profile is Profile.CADENCE),
             profile=profile,
         )
     choices = await gather(work)
@@ -135,8 +147,9 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
     return InnerResponse(status=200, headers=headers, body=body, profile=profile)
 
 
-async def _stream(work: Work, job: Job, receipt: OpenReceipt, *, merge: bool) -> AsyncGenerator[bytes, None]:
-    presenter = job.presenter
+async def _stream(
+    work: Work, options: Options, presenter: Presenter, receipt: OpenReceipt, *, merge: bool
+) -> AsyncGenerator[bytes, None]:
     finish_reasons = [""] * work.choices
     try:
         opening = b"".join(_event(value) for value in presenter.opening())
@@ -152,7 +165,7 @@ async def _stream(work: Work, job: Job, receipt: OpenReceipt, *, merge: bool) ->
                     group = _event(presenter.finished(event))
                 receipt.response_data(group)
                 yield group
-        if job.options.include_usage:
+        if options.include_usage:
             group = _event(presenter.usage(work.usage))
             receipt.response_data(group)
             yield group

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from adyton_enclave.api.answer import Desk, Job, Json, serve
-from adyton_enclave.api.generate import Choice, Served, find_model, usage_json
+from adyton_enclave.api.generate import Choice, Served, find_model, off_loop, usage_json
 from adyton_enclave.api.types import Options, RequestLimits, parse_chat_request
 from adyton_enclave.engine import Finished, TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
@@ -39,11 +39,13 @@ def _logprobs_json(logprobs: Iterable[TokenLogprob]) -> Json:
 class ChatPresenter:
     """OpenAI's ``chat.completion`` and ``chat.completion.chunk`` objects."""
 
+    prompt_field: Final = "messages"
+
     def __init__(self, options: Options, served: Served, *, answer_id: str, created: int) -> None:
         self.answer_id = answer_id
         self._options = options
         self._head: Json = {"id": answer_id, "object": "chat.completion.chunk", "created": created}
-        self._tail: Json = {"model": options.model, "system_fingerprint": fingerprint(served)}
+        self._tail: Json = {"model": served.model.name, "system_fingerprint": fingerprint(served)}
         if options.stream and options.include_usage:
             self._tail["usage"] = None
 
@@ -107,7 +109,7 @@ async def complete_chat(
     options = parsed.options
     model = find_model(served, options.model)
     messages = [{"role": role, "content": text} for role, text in parsed.messages]
-    prompt = tuple(model.model.apply_chat_template(messages))
+    prompt = await off_loop(lambda: model.model.apply_chat_template(messages), len(request.body))
     presenter = ChatPresenter(
         options, model, answer_id="chatcmpl-" + desk.entropy(_ID_BYTES).hex(), created=desk.wall_s()
     )

@@ -6,7 +6,7 @@ from typing import Final
 
 from adyton_enclave.api.answer import Desk, Job, Json, serve
 from adyton_enclave.api.chat import fingerprint
-from adyton_enclave.api.generate import Choice, Served, find_model, usage_json
+from adyton_enclave.api.generate import Choice, Served, find_model, off_loop, usage_json
 from adyton_enclave.api.types import Options, RequestLimits, parse_completion_request
 from adyton_enclave.engine import Finished, TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
@@ -17,6 +17,8 @@ _ID_BYTES: Final = 12
 class CompletionPresenter:
     """OpenAI's ``text_completion`` objects."""
 
+    prompt_field: Final = "prompt"
+
     def __init__(self, options: Options, served: Served, *, answer_id: str, created: int) -> None:
         self.answer_id = answer_id
         self._options = options
@@ -24,7 +26,7 @@ class CompletionPresenter:
             "id": answer_id,
             "object": "text_completion",
             "created": created,
-            "model": options.model,
+            "model": served.model.name,
             "system_fingerprint": fingerprint(served),
         }
         if options.stream and options.include_usage:
@@ -87,6 +89,12 @@ class CompletionPresenter:
         }
 
 
+async def _token_ids(served: Served, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(prompt, tuple):
+        return prompt
+    return await off_loop(lambda: served.model.tokenize(prompt), len(prompt))
+
+
 async def complete_text(
     desk: Desk,
     served: dict[str, Served],
@@ -102,10 +110,7 @@ async def complete_text(
     parsed = parse_completion_request(request.body, limits)
     options = parsed.options
     model = find_model(served, options.model)
-    prompts = tuple(
-        tuple(model.model.tokenize(prompt)) if isinstance(prompt, str) else prompt
-        for prompt in parsed.prompts
-    )
+    prompts = tuple([await _token_ids(model, prompt) for prompt in parsed.prompts])
     presenter = CompletionPresenter(
         options, model, answer_id="cmpl-" + desk.entropy(_ID_BYTES).hex(), created=desk.wall_s()
     )

@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from adyton_enclave.api.ports import Engine, Generation, Model
-from adyton_enclave.api.types import Options
+from adyton_enclave.api.types import DEFAULT_MODEL, Options
 from adyton_enclave.engine import (
     Event,
     Finished,
@@ -24,6 +25,8 @@ from adyton_enclave.engine import (
     sampling_key,
 )
 from adyton_protocol.errors import ContextOverflow, EngineError, UnknownModel
+
+_LARGE_PROMPT: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +44,14 @@ class Served:
 
 
 def find_model(served: dict[str, Served], name: str) -> Served:
-    """The model of this name.
+    """The model of this name; ``default`` is the first one, unless a model bears that very name.
 
     Raises:
         UnknownModel: There is none.
     """
     found = served.get(name)
+    if found is None and name == DEFAULT_MODEL:
+        found = next(iter(served.values()), None)
     if found is None:
         raise UnknownModel("the model does not exist; GET /v1/models lists those that do", param="model")
     return found
@@ -62,17 +67,27 @@ def _sampling(options: Options, defaults: SamplingParams) -> SamplingParams:
     )
 
 
-def _max_tokens(options: Options, served: Served, prompt_tokens: int) -> int:
+def _max_tokens(options: Options, served: Served, prompt_tokens: int, prompt_field: str) -> int:
     """Length limit of an answer: what was asked for, or what is left of the context up to the default."""
-    if options.max_tokens is not None:
-        return options.max_tokens
     left = served.model.n_ctx - prompt_tokens
     if left < 1:
         raise ContextOverflow(
             f"the prompt has {prompt_tokens} tokens, but the context holds {served.model.n_ctx}, answer included",
-            param="messages",
+            param=prompt_field,
         )
-    return min(served.max_tokens, left)
+    return options.max_tokens or min(served.max_tokens, left)
+
+
+async def off_loop(prepare: Callable[[], list[int]], size: int) -> tuple[int, ...]:
+    """Prepare a prompt, beside the event loop if it is so large that running streams would stall.
+
+    Args:
+        prepare: Tokenises.
+        size: Bytes or characters that it has to look at.
+    """
+    if size < _LARGE_PROMPT:
+        return tuple(prepare())
+    return tuple(await asyncio.to_thread(prepare))
 
 
 class Work:
@@ -91,6 +106,7 @@ class Work:
         options: Options,
         prompts: Sequence[tuple[int, ...]],
         *,
+        prompt_field: str,
         timeout_s: float,
         entropy: Callable[[int], bytes],
     ) -> "Work":
@@ -104,10 +120,10 @@ class Work:
         try:
             for at, prompt in enumerate(prompts):
                 request = GenerationRequest(
-                    model=options.model,
+                    model=served.model.name,
                     prompt_token_ids=prompt,
                     n=options.n,
-                    max_tokens=_max_tokens(options, served, len(prompt)),
+                    max_tokens=_max_tokens(options, served, len(prompt), prompt_field),
                     stop=options.stop,
                     sampling=_sampling(options, served.model.defaults),
                     logprobs=options.logprobs,

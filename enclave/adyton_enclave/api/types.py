@@ -14,6 +14,8 @@ from adyton_enclave.api.fields import Fields, parse_object
 from adyton_enclave.privacy import Profile
 from adyton_protocol.errors import InvalidRequest
 
+DEFAULT_MODEL: Final = "default"
+"""What a request means that names no model: the first one that is configured."""
 MAX_MODEL_CHARS: Final = 128
 MAX_STOPS: Final = 16
 MAX_STOP_CHARS: Final = 256
@@ -81,7 +83,7 @@ class Options:
     """What chat and plain completions have in common. None means: the model's default.
 
     Attributes:
-        model: Name of a model, not yet looked up.
+        model: Name of a model, not yet looked up, or ``default``.
         logprobs: Number of alternatives to report with each token, or None for no log-probabilities.
         stream: Answer as server-sent events.
         include_usage: End the stream with an event that holds the usage.
@@ -162,7 +164,7 @@ def _options(
     # Accepted and dropped: nothing here keeps anything about an end user.
     fields.text("user", max_chars=1024)
     return Options(
-        model=fields.required_text("model", max_chars=MAX_MODEL_CHARS),
+        model=fields.text("model", max_chars=MAX_MODEL_CHARS) or DEFAULT_MODEL,
         n=fields.whole("n", low=1, high=limits.max_candidates) or 1,
         max_tokens=max_tokens,
         stop=_stop(fields),
