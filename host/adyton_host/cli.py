@@ -35,6 +35,7 @@ from adyton_protocol.errors import AdytonError, ConfigError
 _OK: Final = 0
 _FAILED: Final = 1
 _UNUSABLE: Final = 2
+_INTERRUPTED: Final = 130
 _STATUS_TIMEOUT_S: Final = 5.0
 _MAX_PORT: Final = 65535
 
@@ -260,4 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AdytonError as error:
         print(f"adyton-host: {error}", file=sys.stderr)
         return _FAILED
+    except KeyboardInterrupt:
+        # Only before the relay runs, which takes Ctrl-C as the wish to stop in order.
+        return _INTERRUPTED
     return status

@@ -31,6 +31,7 @@ from adyton_protocol import media
 
 _SEALED_REQUESTS: Final = frozenset({media.OHTTP_REQUEST, media.OHTTP_CHUNKED_REQUEST})
 _HTTP_OK: Final = 200
+_WAIT: Final = frozenset({429, 503})
 _CHALLENGE_HEX_CHARS: Final = 64
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 _STREAMING_HEADERS: Final = (
@@ -181,9 +182,8 @@ class Relay:
             first = await self._first_part(parts, call)
             if response.status_code != _HTTP_OK:
                 exchange.outcome = Outcome.ENCLAVE_REFUSED
-            await send(
-                {"type": "http.response.start", "status": response.status_code, "headers": _headers(response)}
-            )
+            headers = _headers(response, self._limits.retry_after_s)
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
             await self._hand_on(first, send)
             async for part in parts:
                 await self._hand_on(part, send)
@@ -227,8 +227,11 @@ class Relay:
             await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
-def _headers(response: httpx.Response) -> list[tuple[bytes, bytes]]:
+def _headers(response: httpx.Response, retry_after_s: int) -> list[tuple[bytes, bytes]]:
+    """Our own fields and the enclave's media type; advice to wait is ours to give, so it is not copied."""
     headers = list(_STREAMING_HEADERS)
+    if response.status_code in _WAIT:
+        headers.append((b"retry-after", b"%d" % retry_after_s))
     content_type = response.headers.get("content-type")
     if content_type is not None:
         headers.append((b"content-type", content_type.encode("latin-1", "replace")))

@@ -244,9 +244,9 @@ class Supervisor:
                     await process.wait()
             except TimeoutError:
                 log("enclave-killed", level=logging.WARNING, pid=process.pid)
-        # The group: whatever the enclave may have started goes with it, also when it ended by itself.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        async with asyncio.timeout(_KILL_WAIT_S):
-            await process.wait()
+                # Its whole group, while the number is still its own: it is not reaped yet.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                async with asyncio.timeout(_KILL_WAIT_S):
+                    await process.wait()
         shutil.rmtree(running.run_dir, ignore_errors=True)

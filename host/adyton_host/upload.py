@@ -3,11 +3,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Final
 
 from starlette.types import Receive, Scope
 
 from adyton_host import problems
 from adyton_host.problems import Refusal
+
+
+_MAX_DIGITS: Final = 20
+"""More digits than any 64-bit length has; the body itself is counted anyway."""
 
 
 class ClientGone(Exception):
@@ -18,7 +23,7 @@ def declared_bytes(scope: Scope) -> int | None:
     """The request's ``Content-Length`` (attacker-controlled), or None when absent or not a number."""
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value) if value.isdigit() else None
+            return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else None
     return None
 
 

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from unit.host.fakes import KEY_ID, SEALED, Call, FakeEnclave, running_host
 
 from adyton_host.config import RelayLimits
+from adyton_host.problems import Refusal
+from adyton_host.relay import challenge_of, media_type_of
 from adyton_host.routing import NOT_READY, parse_readiness
+from adyton_host.upload import declared_bytes
 from adyton_protocol import media
 
 NONCE = "ab" * 32
@@ -264,3 +267,26 @@ def test_any_readiness_document_parses_or_means_not_ready(body: bytes) -> None:
     """No bytes raise, and whatever is ready has key ids of one byte."""
     readiness = parse_readiness(body)
     assert readiness == NOT_READY or all(0 <= key_id <= 255 for key_id in readiness.key_ids)
+
+
+QUERIES = st.binary(max_size=80) | st.text("0123456789abcdefABCDEF=&%", max_size=80).map(str.encode)
+
+
+@given(QUERIES | QUERIES.map(lambda query: b"nonce=" + query))
+def test_any_query_is_a_challenge_or_refused(query: bytes) -> None:
+    """What passes is empty or exactly 32 bytes in hexadecimal, whatever a client sends."""
+    try:
+        challenge = challenge_of({"query_string": query})
+    except Refusal as refusal:
+        assert refusal.problem.status == 400  # noqa: PT017 -- refusing is one of two right outcomes
+    else:
+        assert (challenge is None) == (query == b"")
+        assert challenge is None or len(bytes.fromhex(challenge)) == 32
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"content-type", b"content-length", b"x"]), st.binary())))
+def test_any_header_fields_parse(headers: list[tuple[bytes, bytes]]) -> None:
+    """Media type and length are read from arbitrary bytes without raising."""
+    scope = {"headers": headers}
+    assert b";" not in media_type_of(scope).encode()
+    assert (declared_bytes(scope) or 0) >= 0
