@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope
 from adyton_host import problems
 from adyton_host.problems import Refusal
 
-
 _MAX_DIGITS: Final = 20
 """More digits than any 64-bit length has; the body itself is counted anyway."""
 
