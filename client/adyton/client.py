@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The synchronous client: one object per appliance, from which ready-made HTTP and SDK clients come.
+
+::
+
+    from adyton import Client
+
+    with Client("https://appliance.example", policy="policy.json") as client:
+        answer = client.openai().chat.completions.create(
+            model="arithmos", messages=[{"role": "user", "content": "..."}]
+        )
+        client.last_receipt.to_json()
+"""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+from adyton.address import INNER_BASE_URL, Address
+from adyton.edge import Clock, fresh_challenge, wall_clock_s
+from adyton.receipts import ReceiptRecord
+from adyton.sdk import make_openai
+from adyton.session import Attested, Session, Verdict
+from adyton.simulation import Simulation
+from adyton.transport import DEFAULT_TIMEOUT, Driver, Link, SealedTransport
+from adyton.trust import PolicySource, appraiser_for
+from adyton.wire import Dialer
+
+if TYPE_CHECKING:
+    import openai
+
+
+class Client:
+    """A client of one appliance. Nothing is sent before the appliance's enclave has been appraised.
+
+    Safe to use from several threads. Everything it hands out shares its attested session and its connections,
+    and lives as long as it does.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        policy: PolicySource | None = None,
+        simulation: Simulation | None = None,
+        api_key: str | None = None,
+        timeout: httpx.Timeout | float | None = DEFAULT_TIMEOUT,
+        transport: httpx.BaseTransport | None = None,
+        clock: Clock = wall_clock_s,
+    ) -> None:
+        """Connects to nothing yet; the first request, or :meth:`verify`, attests.
+
+        Args:
+            base_url: Address of the appliance, without ``/v1``.
+            policy: Appraisal policy for a real appliance, or the path of its JSON file.
+            simulation: Trust anchors of a simulated appliance, instead of a policy.
+            api_key: Credential for the host; the enclave does not see it.
+            timeout: Limits in seconds for each step of a request's I/O.
+            transport: How to reach the host: any httpx transport, for example one with a proxy or a private
+                CA. Trust does not rest on it.
+            clock: Unix time in seconds.
+
+        Raises:
+            ConfigError: The arguments contradict each other or a file is unusable.
+        """
+        address = Address.parse(base_url)
+        session = Session(appraiser_for(policy, simulation))
+        link = Link(
+            Dialer(address=address, api_key=api_key), session, clock=clock, challenges=fresh_challenge
+        )
+        self._outer = httpx.HTTPTransport(trust_env=False) if transport is None else transport
+        self._driver = Driver(link, self._outer)
+        self._timeout = timeout
+        self.base_url = address.base_url
+
+    def verify(self) -> Verdict:
+        """Attest now, with a fresh challenge, whatever was known before.
+
+        Returns:
+            ``AttestationResult``, or ``SimulatedResult`` if this client was made for a simulation.
+
+        Raises:
+            AttestationError: The appliance is not accepted; ``.checks`` says why, check by check.
+            TransportError: The host cannot be reached or will not serve the evidence.
+        """
+        return self._driver.attest(anew=True).verdict
+
+    def attest(self) -> Attested:
+        """Return the current appraisal with its evidence; attests if there is none."""
+        return self._driver.attest()
+
+    def http(self) -> httpx.Client:
+        """Make an HTTP client; its requests, such as ``.get("/v1/models")``, go sealed.
+
+        Closing it leaves this object usable.
+        """
+        # A transport of its own keeps httpx from consulting proxy variables, which would go around the seal.
+        return httpx.Client(
+            transport=SealedTransport(self._driver),
+            base_url=INNER_BASE_URL,
+            timeout=self._timeout,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    def openai(self, *, max_retries: int = 0) -> "openai.OpenAI":
+        """Make an unmodified openai SDK object whose requests go sealed.
+
+        Args:
+            max_retries: How often the SDK itself may repeat a request that the enclave refused (for instance
+                because its queue was full). Each repetition is a request of its own with its own receipt.
+
+        Raises:
+            ConfigError: The SDK is not installed (extra ``openai``).
+        """
+        return make_openai(self.http(), max_retries=max_retries)
+
+    @property
+    def receipts(self) -> tuple[ReceiptRecord, ...]:
+        """The last receipts, oldest first, each checked and with the evidence behind its keys."""
+        return self._driver.link.ledger.all()
+
+    @property
+    def last_receipt(self) -> ReceiptRecord | None:
+        """The newest receipt; with concurrent requests, that of whichever answer ended last."""
+        return self._driver.link.ledger.last()
+
+    def close(self) -> None:
+        """Close the connections to the host."""
+        self._outer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

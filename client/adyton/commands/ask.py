@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``adyton ask``: one question, one proven answer."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from adyton.client import Client
+from adyton.commands.options import (
+    EXIT_CODES,
+    OK,
+    add_connection_options,
+    add_model_options,
+    add_trust_options,
+    connect,
+    sampling,
+    save_json,
+)
+from adyton.conversation import Reply, Turn, take_turn
+from adyton.receipts import ReceiptRecord, ReportFile
+from adyton.session import Attested
+from adyton.terminal import emit_json, paint, say, write
+from adyton_protocol.errors import ReceiptError
+
+_EXAMPLES = """examples:
+  adyton ask --simulated "Tom has 3 boxes of 12 eggs and drops 5 eggs. How many are left?"
+  adyton ask --policy policy.json --url https://appliance.example "..." --save-receipt receipt.json
+  adyton ask --simulated --json --seed 7 "..." | jq .answer
+  echo "a long question" | adyton ask --simulated -
+
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "ask",
+        help="ask one question and check the receipt of the answer",
+        description="Ask one question. The question leaves this machine only after the enclave was verified, "
+        "and only sealed to it. The answer goes to standard output, everything about it to standard error.",
+        epilog=_EXAMPLES + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("prompt", metavar="PROMPT", help="the question, or - to read it from standard input")
+    parser.add_argument("--system", metavar="TEXT", help="an instruction to put before the question")
+    parser.add_argument(
+        "--stream",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show the answer as it is made (default: yes, except with --json)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object with answer and proof")
+    parser.add_argument("--save-receipt", type=Path, metavar="FILE", help="keep the signed receipt")
+    parser.add_argument("--save-report", type=Path, metavar="FILE", help="keep the evidence behind it")
+    add_model_options(parser)
+    add_trust_options(parser)
+    add_connection_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command."""
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    with connect(args) as client:
+        attested = client.attest()
+        messages = [{"role": "user", "content": prompt}]
+        if args.system is not None:
+            messages.insert(0, {"role": "system", "content": args.system})
+        turn = Turn(
+            model=args.model or default_model(attested),
+            messages=messages,
+            stream=args.stream and not args.json,
+            sampling=sampling(args),
+        )
+        reply = take_turn(client.http(), turn, _discard if args.json else write)
+        record = receipt_of(client)
+    if args.save_receipt is not None:
+        save_json(args.save_receipt, record.to_json())
+    if args.save_report is not None:
+        save_json(args.save_report, ReportFile.of(record.attested).to_json())
+    if args.json:
+        emit_json(_document(turn, reply, record))
+    else:
+        write("\n")
+        say(proof_line(record.attested))
+        say(receipt_line(record))
+    return OK
+
+
+def default_model(attested: Attested) -> str:
+    """Return the first model of the attested keyset: the enclave's own word, not the host's."""
+    return attested.verdict.keyset.extension.models[0].name
+
+
+def receipt_of(client: Client) -> ReceiptRecord:
+    """Return the receipt of the answer just given; the transport has checked it.
+
+    Raises:
+        ReceiptError: There is none, because the enclave ended the answer with an error.
+    """
+    record = client.last_receipt
+    if record is None:
+        raise ReceiptError("the answer has no receipt")
+    return record
+
+
+def proof_line(attested: Attested) -> str:
+    """One line on the appraisal behind an answer."""
+    verdicts = [check.verdict for check in attested.verdict.checks]
+    skipped = f", {verdicts.count('skip')} skipped" if "skip" in verdicts else ""
+    word = paint("accepted", "green", sys.stderr)
+    kind = "" if attested.verdict.tee_type == "sgx" else " (SIMULATED evidence)"
+    return f"attestation: {word}{kind}, {verdicts.count('pass')} checks passed{skipped}"
+
+
+def receipt_line(record: ReceiptRecord) -> str:
+    """One line on the receipt of an answer."""
+    word = paint("valid", "green", sys.stderr)
+    return f"receipt: {word} (about this question and this answer; attested key {record.receipt.key_id})"
+
+
+def _document(turn: Turn, reply: Reply, record: ReceiptRecord) -> dict[str, object]:
+    verdict = record.attested.verdict
+    return {
+        "answer": reply.text,
+        "model": turn.model,
+        "finish_reason": reply.finish_reason,
+        "usage": reply.usage,
+        "simulated": verdict.tee_type != "sgx",
+        "receipt_valid": True,
+        "receipt": record.receipt.to_json(),
+        "attestation": verdict.to_json(),
+    }
+
+
+def _discard(_text: str) -> None:
+    """With --json the answer is printed whole."""

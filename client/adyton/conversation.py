@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One turn of a chat over a sealed HTTP client, for the command line; no SDK needed.
+
+Everything parsed here has come out of an attested enclave through an authenticated channel. It is still
+parsed defensively, because a model's words are not the operator's and go to a terminal.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from adyton.refusals import engine_error
+from adyton_protocol.errors import RemoteProtocolError
+from adyton_protocol.sse import SseSplitter
+
+COMPLETIONS_PATH: Final = "/v1/chat/completions"
+
+Message = dict[str, str]
+"""``{"role": ..., "content": ...}``"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What to ask.
+
+    Attributes:
+        model: Name of the model.
+        messages: The conversation so far, ending with the question.
+        stream: Whether the answer should come piece by piece.
+        sampling: Further members of the request, such as ``temperature``.
+    """
+
+    model: str
+    messages: Sequence[Message]
+    stream: bool = True
+    sampling: Mapping[str, float | int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Make the body of the request."""
+        body: dict[str, object] = {"model": self.model, "messages": list(self.messages), **self.sampling}
+        if self.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A complete answer.
+
+    Attributes:
+        text: The answer.
+        finish_reason: ``stop``, or ``length`` when a limit cut it.
+        usage: Token counts, if reported.
+    """
+
+    text: str
+    finish_reason: str | None
+    usage: dict[str, object] | None
+
+
+def take_turn(http: httpx.Client, turn: Turn, on_text: Callable[[str], None]) -> Reply:
+    """Ask and wait for the whole answer, handing each piece to ``on_text`` as it comes.
+
+    Raises:
+        EngineError: The enclave refuses the request.
+        AdytonError: Whatever else goes wrong on the way; see :mod:`adyton.transport`.
+    """
+    with http.stream("POST", COMPLETIONS_PATH, json=turn.to_json()) as response:
+        if response.status_code != httpx.codes.OK:
+            raise engine_error(response.status_code, response.read(), response.headers.get("retry-after"))
+        documents = _events(response) if turn.stream else iter([_parse(response.read())])
+        pieces: list[str] = []
+        finish_reason: str | None = None
+        usage: dict[str, object] | None = None
+        for document in documents:
+            text, reason = _choice(document)
+            if text:
+                pieces.append(text)
+                on_text(text)
+            finish_reason = reason or finish_reason
+            counts = document.get("usage")
+            usage = counts if isinstance(counts, dict) else usage
+    return Reply(text="".join(pieces), finish_reason=finish_reason, usage=usage)
+
+
+def _events(response: httpx.Response) -> Iterator[dict[str, object]]:
+    splitter = SseSplitter()
+    for data in response.iter_bytes():
+        for event in splitter.push(data):
+            payload = event.strip().removeprefix(b"data:").strip()
+            if payload == b"[DONE]":
+                continue
+            document = _parse(payload)
+            if "error" in document:
+                raise engine_error(httpx.codes.INTERNAL_SERVER_ERROR, payload)
+            yield document
+
+
+def _parse(data: bytes) -> dict[str, object]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError("the answer is not JSON") from error
+    if not isinstance(document, dict):
+        raise RemoteProtocolError("the answer is not a JSON object")
+    return document
+
+
+def _choice(document: dict[str, object]) -> tuple[str, str | None]:
+    """Text and finish reason of the first choice of a completion or of a stream chunk."""
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return "", None
+    choice = choices[0]
+    words = choice.get("delta") or choice.get("message")
+    text = words.get("content") if isinstance(words, dict) else None
+    reason = choice.get("finish_reason")
+    return text if isinstance(text, str) else "", reason if isinstance(reason, str) else None

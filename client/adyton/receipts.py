@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checked receipts: kept in memory by a client, saved to files, read back by somebody else.
+
+A *receipt file* holds ``{"receipt": ...}``. A *report file* holds the evidence that the receipt's keys were
+appraised with: ``{"report", "endorsements", "challenge", "appraised_at"}``, all as received, so that the same
+appraisal can be repeated offline at the same moment.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Self
+
+from adyton.session import Attested
+from adyton_attestation.endorsements import Endorsements, parse_endorsements
+from adyton_protocol.digests import jcs
+from adyton_protocol.errors import ConfigError
+from adyton_protocol.receipt import Receipt, VerifiedReceipt, receipt_from_json
+from adyton_protocol.report import AttestationReport, report_from_json
+from adyton_protocol.strict_json import JsonObject, parse_json
+
+KEPT_RECEIPTS: Final = 32
+"""How many receipts a client keeps; a caller that needs all of them takes each as it comes."""
+
+MAX_FILE_BYTES: Final = 4 << 20
+"""Largest receipt or report file that is read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptRecord:
+    """A receipt that was checked against the exchange it came from.
+
+    Attributes:
+        verified: The receipt, its signature verified under an attested key.
+        attested: The appraisal whose keys signed it.
+    """
+
+    verified: VerifiedReceipt
+    attested: Attested
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt itself."""
+        return self.verified.receipt
+
+    def to_json(self) -> JsonObject:
+        """Make the receipt file."""
+        return {"receipt": self.receipt.to_json()}
+
+    def report_to_json(self) -> JsonObject:
+        """Make the report file that the receipt can be checked against."""
+        return ReportFile.of(self.attested).to_json()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFile:
+    """Evidence at rest.
+
+    Attributes:
+        report: The attestation report.
+        endorsements: The endorsements saved beside it, if any.
+        challenge: The challenge that the report answers, if known.
+        appraised_at_s: Unix time of the original appraisal, if known.
+    """
+
+    report: JsonObject
+    endorsements: JsonObject | None = None
+    challenge: str | None = None
+    appraised_at_s: int | None = None
+
+    @classmethod
+    def of(cls, attested: Attested) -> Self:
+        """Take the evidence of an appraisal."""
+        return cls(
+            report=_object(attested.report, "attestation report"),
+            endorsements=_object(attested.endorsements, "endorsements document"),
+            challenge=attested.challenge,
+            appraised_at_s=attested.appraised_at_s,
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a report file, or a bare attestation report as the appliance serves it.
+
+        Raises:
+            ConfigError: The file is neither.
+        """
+        document = _object(data, "report file")
+        if "report" not in document:
+            return cls(report=document)
+        if unknown := document.keys() - {"report", "endorsements", "challenge", "appraised_at"}:
+            raise ConfigError(f"the report file has an unknown member {min(unknown)!r}")
+        report, endorsements = document["report"], document.get("endorsements")
+        challenge, appraised_at = document.get("challenge"), document.get("appraised_at")
+        if not isinstance(report, dict) or not isinstance(endorsements, dict | None):
+            raise ConfigError("report and endorsements of a report file are JSON objects")
+        if not isinstance(challenge, str | None) or not isinstance(appraised_at, int | None):
+            raise ConfigError("a report file's challenge is a string and its appraised_at an integer")
+        return cls(report=report, endorsements=endorsements, challenge=challenge, appraised_at_s=appraised_at)
+
+    def to_json(self) -> JsonObject:
+        """Make the JSON object of the file."""
+        return {
+            "report": self.report,
+            "endorsements": self.endorsements,
+            "challenge": self.challenge,
+            "appraised_at": self.appraised_at_s,
+        }
+
+    def parse_report(self) -> AttestationReport:
+        """Parse the report; nothing of it is trusted yet.
+
+        Raises:
+            MalformedEvidence: It is not an attestation report.
+        """
+        return report_from_json(self.report)
+
+    def parse_endorsements(self) -> Endorsements | None:
+        """Parse the endorsements, if there are any.
+
+        Raises:
+            EndorsementError: They are not endorsements.
+        """
+        return None if self.endorsements is None else parse_endorsements(jcs(self.endorsements))
+
+
+def parse_receipt_file(data: bytes) -> Receipt:
+    """Read a receipt file, or a bare receipt.
+
+    Raises:
+        ConfigError: The file is neither.
+        ReceiptError: What it holds is not a receipt.
+    """
+    document = _object(data, "receipt file")
+    return receipt_from_json(document.get("receipt", document))
+
+
+class ReceiptLedger:
+    """The last receipts of one client; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: deque[ReceiptRecord] = deque(maxlen=KEPT_RECEIPTS)
+
+    def add(self, record: ReceiptRecord) -> None:
+        """Keep a record, dropping the oldest when there are too many."""
+        with self._lock:
+            self._records.append(record)
+
+    def all(self) -> tuple[ReceiptRecord, ...]:
+        """Return the kept records, oldest first."""
+        with self._lock:
+            return tuple(self._records)
+
+    def last(self) -> ReceiptRecord | None:
+        """Return the newest record."""
+        with self._lock:
+            return self._records[-1] if self._records else None
+
+
+def _object(data: bytes, what: str) -> JsonObject:
+    document = parse_json(data, max_bytes=MAX_FILE_BYTES, what=what, error=ConfigError)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{what}: not an object")
+    return document

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client knows about the appliance: fresh, then attested, then expired.
+
+::
+
+    FRESH ──accept()──> ATTESTED ──keyset runs out, or expire()──> EXPIRED ──accept()──> ATTESTED
+
+No I/O, no clock, no lock: :mod:`adyton.flow` says what to fetch and the drivers in :mod:`adyton.transport`
+fetch it, one attestation at a time. A sealing context exists only inside an :class:`Attested`, and an
+:class:`Attested` only after an appraisal that passed; there is no other way to a sealed request.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from adyton_attestation.endorsements import Endorsements, parse_endorsements
+from adyton_attestation.result import AttestationResult
+from adyton_attestation.simulation import SimulatedResult
+from adyton_protocol.report import AttestationReport, parse_report
+
+Verdict = AttestationResult | SimulatedResult
+"""A passed appraisal. The two types share their attributes and nothing else: neither is a subclass."""
+
+_MAX_MARGIN_S: Final = 30
+"""Attest again this long before the keys run out, so that no request meets a key on its last second."""
+
+_MARGIN_SHARE: Final = 10
+"""For short-lived keys, keep a tenth of their life as margin instead."""
+
+
+class Appraiser(Protocol):
+    """What a session needs of ``Verifier`` and ``SimulatedVerifier``."""
+
+    def appraise(
+        self, report: AttestationReport, endorsements: Endorsements, *, challenge: str, now_s: int
+    ) -> Verdict:
+        """Check the evidence against policy, challenge and time, or raise ``AttestationError``."""
+        ...
+
+
+class SessionState(enum.Enum):
+    """Where a session stands."""
+
+    FRESH = "fresh"
+    ATTESTED = "attested"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attested:
+    """One appraisal that passed, with everything somebody else needs to repeat it later.
+
+    Attributes:
+        verdict: The result; its channel makes the sealing contexts.
+        challenge: The challenge that the evidence answers.
+        report: The attestation report, as received.
+        endorsements: The endorsements it was appraised with, as received.
+        appraised_at_s: Unix time of the appraisal.
+    """
+
+    verdict: Verdict
+    challenge: str
+    report: bytes
+    endorsements: bytes
+    appraised_at_s: int
+
+    @property
+    def expires_at_s(self) -> int:
+        """Unix time at which the attested keys run out."""
+        return self.verdict.keyset.not_after
+
+    @property
+    def renew_at_s(self) -> int:
+        """Unix time from which a new request should attest again first."""
+        life_s = max(0, self.expires_at_s - self.appraised_at_s)
+        return self.expires_at_s - min(_MAX_MARGIN_S, life_s // _MARGIN_SHARE)
+
+
+class Session:
+    """The state machine. Not thread-safe by itself; the drivers hold a lock around an attestation."""
+
+    def __init__(self, appraiser: Appraiser) -> None:
+        self._appraiser = appraiser
+        self._attested: Attested | None = None
+        self._expired = False
+
+    def state(self, now_s: int) -> SessionState:
+        """Say where the session stands at this time."""
+        if self._attested is None:
+            return SessionState.FRESH
+        if self._expired or now_s >= self._attested.renew_at_s:
+            return SessionState.EXPIRED
+        return SessionState.ATTESTED
+
+    def current(self, now_s: int) -> Attested | None:
+        """Return the appraisal that requests may be sealed under now; None means: attest first."""
+        return self._attested if self.state(now_s) is SessionState.ATTESTED else None
+
+    def accept(self, *, report: bytes, endorsements: bytes, challenge: str, now_s: int) -> Attested:
+        """Appraise evidence and, when it passes, move to ATTESTED.
+
+        Args:
+            report: Attacker-controlled body of the attestation endpoint.
+            endorsements: Attacker-controlled endorsements.
+            challenge: The challenge that was sent for this report, and for no other.
+            now_s: Unix time by the client's clock.
+
+        Raises:
+            AttestationError: The evidence is not accepted; the state does not change.
+        """
+        verdict = self._appraiser.appraise(
+            parse_report(report), parse_endorsements(endorsements), challenge=challenge, now_s=now_s
+        )
+        attested = Attested(
+            verdict=verdict,
+            challenge=challenge,
+            report=report,
+            endorsements=endorsements,
+            appraised_at_s=now_s,
+        )
+        self._attested, self._expired = attested, False
+        return attested
+
+    def expire(self, attested: Attested) -> None:
+        """Stop using this appraisal; no effect if it has been replaced already (many requests may say so)."""
+        if self._attested is attested:
+            self._expired = True

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which appraiser a client uses: the caller decides, exactly once, in code.
+
+There is no default and no fallback. A real appliance needs a policy, because only the caller knows which
+releases he trusts; a simulated one needs a :class:`~adyton.simulation.Simulation`.
+"""
+
+from pathlib import Path
+
+from adyton.session import Appraiser
+from adyton.simulation import Simulation
+from adyton_attestation.policy import AppraisalPolicy
+from adyton_attestation.verifier import Verifier
+from adyton_protocol.errors import ConfigError
+
+PolicySource = AppraisalPolicy | str | Path
+"""A policy, or the path of its JSON file."""
+
+
+def appraiser_for(policy: PolicySource | None, simulation: Simulation | None) -> Appraiser:
+    """Return the verifier for what the caller chose.
+
+    Raises:
+        ConfigError: Neither or both were chosen, or the policy file is unusable.
+    """
+    if policy is not None and simulation is not None:
+        raise ConfigError("choose policy (a real appliance) or simulation, not both")
+    if simulation is not None:
+        return simulation.verifier()
+    if policy is None:
+        raise ConfigError(
+            "no appraisal policy: pass the policy file that came with the appliance's release "
+            "(policy=..., or --policy FILE); for a simulated appliance choose simulation explicitly "
+            "(simulation=Simulation.from_dir(), or --simulated)"
+        )
+    return Verifier(policy if isinstance(policy, AppraisalPolicy) else read_policy(Path(policy)))
+
+
+def read_policy(path: Path) -> AppraisalPolicy:
+    """Read a policy file.
+
+    Raises:
+        ConfigError: The file cannot be read or is not a policy.
+    """
+    try:
+        data = path.expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the policy file {path} cannot be read") from error
+    return AppraisalPolicy.from_json(data)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every property of the client holds for both clients; ``face`` is each in turn."""
+
+import pytest
+from memory_appliance import Face, MemoryAppliance
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Simulated evidence warns at every use; here it is what all tests use."""
+    ignored = "ignore::adyton_attestation.simulation.SimulatedAttestationWarning"
+    for item in items:
+        if "unit/client" in item.path.as_posix():
+            item.add_marker(pytest.mark.filterwarnings(ignored))
+
+
+@pytest.fixture
+def memory() -> MemoryAppliance:
+    """A fresh appliance in memory."""
+    return MemoryAppliance()
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Face:
+    """The synchronous, then the asynchronous client; not yet connected."""
+    return Face(asynchronous=request.param)
