@@ -13,9 +13,10 @@ from random import Random  # noqa: TID251 - reproducible data, no secret
 import torch
 from torch import Tensor
 
+from adyton_models.tasks.graph import Operation, equation, generate_graph
 from adyton_models.tasks.render import Problem, draw
 from adyton_models.tasks.splits import Split
-from adyton_models.tokenizer import END, PADDING, Tokenizer
+from adyton_models.tokenizer import BEGIN, END, PADDING, Tokenizer
 
 MAX_ROW_TOKENS = 320
 
@@ -32,6 +33,20 @@ HARDER_FROM = 0.6
 HARDER_SHARE = 0.05
 """From this share of the budget on, this share of rows each has distractors, or shuffled facts."""
 
+DRILLS: tuple[tuple[float, float], ...] = ((0.0, 0.2), (0.5, 0.1), (0.8, 0.03))
+"""From which share of the budget on which share of rows are bare equations, without words: arithmetic is
+what is learned last, and such a row holds several times as much of it as a problem."""
+
+DRILL_EQUATIONS = 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Token ids of one row and the weight of each of them as a prediction."""
+
+    token_ids: list[int]
+    weights: list[float]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -47,15 +62,39 @@ def encode_row(tokenizer: Tokenizer, problem: Problem) -> tuple[list[int], int]:
     return [*prompt, *tokenizer.encode_known(problem.solution), tokenizer.ids[END]], len(prompt)
 
 
-def make_batch(rows: list[tuple[list[int], int]], padding: int, prompt_weight: float) -> Batch:
-    """Pad rows to a multiple of 16 tokens; the prompt's tokens count `prompt_weight`, the solution's 1."""
-    longest = -(-(max(len(ids) for ids, _ in rows) - 1) // 16) * 16 + 1
+def weigh_row(ids: list[int], prompt_tokens: int, prompt_weight: float) -> Row:
+    """A problem's row: the prompt's tokens count `prompt_weight`, the solution's 1."""
+    weights = [prompt_weight] * prompt_tokens + [1.0] * (len(ids) - prompt_tokens)
+    return Row(token_ids=ids, weights=weights)
+
+
+def drill_row(tokenizer: Tokenizer, rng: Random) -> Row:
+    """Equations as they stand in solutions, with the task's distribution of operands; only results count."""
+    ids = [tokenizer.ids[BEGIN]]
+    weights = [0.0]
+    written = 0
+    while written < DRILL_EQUATIONS:
+        nodes = generate_graph(rng, rng.randint(1, 5))
+        for node in nodes:
+            if node.operation is Operation.BASE:
+                continue
+            left, sign, right = equation(node, tuple(nodes[index].value for index in node.references))
+            given = tokenizer.encode_known(f" {left} {sign} {right} =")
+            result = tokenizer.encode_known(f" {node.value},")
+            ids += given + result
+            weights += [0.0] * len(given) + [1.0] * len(result)
+            written += 1
+    return Row(token_ids=ids, weights=weights)
+
+
+def make_batch(rows: list[Row], padding: int) -> Batch:
+    """Pad rows on the right to a multiple of 16 tokens."""
+    longest = -(-(max(len(row.token_ids) for row in rows) - 1) // 16) * 16 + 1
     token_ids = torch.full((len(rows), longest), padding, dtype=torch.long)
     weights = torch.zeros((len(rows), longest - 1))
-    for index, (ids, prompt_tokens) in enumerate(rows):
-        token_ids[index, : len(ids)] = torch.tensor(ids)
-        weights[index, : len(ids) - 1] = 1.0
-        weights[index, : prompt_tokens - 1] = prompt_weight
+    for index, row in enumerate(rows):
+        token_ids[index, : len(row.token_ids)] = torch.tensor(row.token_ids)
+        weights[index, : len(row.token_ids) - 1] = torch.tensor(row.weights[1:])
     return Batch(token_ids=token_ids, weights=weights)
 
 
@@ -83,24 +122,29 @@ class Stream:
         rng = Random(f"rows|{self.seed}|{self.pool}")
         stage = next(weights for start, weights in reversed(STAGES) if progress >= start)
         counts = rng.choices(list(stage), weights=list(stage.values()), k=768)
-        rows = sorted((self._row(rng, steps, progress) for steps in counts), key=lambda row: len(row[0]))
+        drills = next(share for start, share in reversed(DRILLS) if progress >= start)
+        rows = [
+            drill_row(self.tokenizer, rng) if rng.random() < drills else self._row(rng, steps, progress)
+            for steps in counts
+        ]
+        rows.sort(key=lambda row: len(row.token_ids))
         cuts, longest = [0], 0
-        for index, (ids, _) in enumerate(rows):
-            longest = max(longest, len(ids))
+        for index, row in enumerate(rows):
+            longest = max(longest, len(row.token_ids))
             if longest * (index - cuts[-1] + 1) > self.batch_tokens:
                 cuts.append(index)
         cuts.append(len(rows))
         padding = self.tokenizer.ids[PADDING]
-        batches = [make_batch(rows[a:b], padding, self.prompt_weight) for a, b in pairwise(cuts) if b > a]
+        batches = [make_batch(rows[a:b], padding) for a, b in pairwise(cuts) if b > a]
         rng.shuffle(batches)
         return batches
 
-    def _row(self, rng: Random, steps: int, progress: float) -> tuple[list[int], int]:
+    def _row(self, rng: Random, steps: int, progress: float) -> Row:
         dice = rng.random() if progress >= HARDER_FROM else 1.0
         distractors = rng.randint(1, 2) if dice < HARDER_SHARE else 0
         shuffle = HARDER_SHARE <= dice < 2 * HARDER_SHARE
         while True:
             problem = draw(rng, Split.TRAIN, steps, distractors=distractors, shuffle=shuffle)
-            row = encode_row(self.tokenizer, problem)
-            if len(row[0]) <= MAX_ROW_TOKENS:
-                return row
+            ids, prompt_tokens = encode_row(self.tokenizer, problem)
+            if len(ids) <= MAX_ROW_TOKENS:
+                return weigh_row(ids, prompt_tokens, self.prompt_weight)

@@ -22,7 +22,7 @@ from adyton_models.tasks.render import generate
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import PADDING, Tokenizer
 from adyton_models.training.architecture import Shape, Transformer
-from adyton_models.training.data import Stream, encode_row, make_batch
+from adyton_models.training.data import Stream, encode_row, make_batch, weigh_row
 from adyton_models.training.muon import Muon
 
 FORMAT = 1
@@ -41,7 +41,7 @@ class Plan:
     batch_tokens: int = 4096
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
-    prompt_weight: float = 0.2
+    prompt_weight: float = 0.02
     warmup: float = 0.01
     decay_from: float = 0.6
     threads: int = 2
@@ -89,8 +89,8 @@ def forced_accuracy(
     results: dict[int, tuple[float, float]] = {}
     model.eval()
     for count in steps:
-        rows = [encode_row(tokenizer, p) for p in generate(split, 77, n, (count,))]
-        batch = make_batch(rows, tokenizer.ids[PADDING], 0.0)
+        encoded = [encode_row(tokenizer, problem) for problem in generate(split, 77, n, (count,))]
+        batch = make_batch([weigh_row(*row, 0.0) for row in encoded], tokenizer.ids[PADDING])
         token_ids, weights = batch.token_ids.to(device), batch.weights.to(device) > 0
         logits = model(token_ids[:, :-1]).float()
         targets = token_ids[:, 1:]
@@ -194,7 +194,7 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad()
         self.progress.steps += 1
-        self.progress.tokens += int((batch.weights > 0).sum())
+        self.progress.tokens += int((batch.token_ids != self.tokenizer.ids[PADDING]).sum())
         self.progress.problems += batch.token_ids.shape[0]
         return loss.item()
 

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalog: the one list of models that an appliance can serve.
+
+A TOML file with paths relative to itself. The host copies its facts into the enclave's configuration;
+the enclave checks the SHA-256 on the very bytes it loads.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adyton_protocol.errors import ConfigError
+
+VERSION = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_HEADER = """\
+# SPDX-License-Identifier: Apache-2.0
+# The models an appliance can serve; written by `adyton-models`, read by `adyton-host up`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Sampling of a request that says nothing else; llama.cpp's own defaults."""
+
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One model of the catalog."""
+
+    name: str
+    file: str
+    """Path of the GGUF, relative to the catalog."""
+    sha256: str
+    """64 hexadecimal digits."""
+    license: str
+    n_ctx: int
+    role: str = "generator"
+    description: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """All models, and which one is served when none is named."""
+
+    default: str | None
+    models: tuple[Entry, ...]
+
+    def entry(self, name: str | None) -> Entry:
+        """The model of that name, or the default.
+
+        Raises:
+            ConfigError: there is no such model.
+        """
+        wanted = self.default if name is None else name
+        for entry in self.models:
+            if wanted is None or entry.name == wanted:
+                return entry
+        known = ", ".join(entry.name for entry in self.models) or "none"
+        raise ConfigError(f"no model {wanted!r} in the catalog; it has: {known}")
+
+
+def default_catalog() -> Path:
+    """`models/catalog.toml` of the checkout this package is installed from."""
+    return Path(__file__).resolve().parents[1] / "catalog.toml"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+_Kind = TypeVar("_Kind", Sampling, Entry)
+
+
+def _build(kind: type[_Kind], table: dict[str, Any], where: str) -> _Kind:
+    known = {each.name for each in fields(kind)}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise ConfigError(f"{where}: unknown keys {', '.join(unknown)}")
+    try:
+        return kind(**table)
+    except TypeError as error:
+        raise ConfigError(f"{where}: a key is missing ({error})") from error
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Read and check a catalog.
+
+    Raises:
+        ConfigError: missing, no TOML, unknown or missing keys.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the catalog {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"the catalog {path} is not valid TOML: {error}") from error
+    if set(document) - {"version", "default", "model"} or document.get("version") != VERSION:
+        raise ConfigError(f"the catalog {path} has unknown keys or another version than {VERSION}")
+    entries = []
+    for table in document.get("model", []):
+        where = f"model {table.get('name', '?')!r} in {path}"
+        sampling = _build(Sampling, table.pop("sampling", {}), where)
+        entries.append(_build(Entry, {**table, "sampling": sampling}, where))
+    return Catalog(default=document.get("default"), models=tuple(entries))
+
+
+def _toml(value: str | float) -> str:
+    # A JSON string without surrogate escapes is a TOML basic string.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _line(table: Entry | Sampling, key: str) -> str:
+    return f"{key} = {_toml(getattr(table, key))}"
+
+
+def render_catalog(catalog: Catalog) -> str:
+    """The catalog as TOML."""
+    lines = [_HEADER, f"version = {VERSION}"]
+    if catalog.default is not None:
+        lines.append(f"default = {_toml(catalog.default)}")
+    for entry in catalog.models:
+        lines += ["", "[[model]]"]
+        lines += [_line(entry, each.name) for each in fields(Entry) if each.name != "sampling"]
+        lines.append("[model.sampling]")
+        lines += [_line(entry.sampling, each.name) for each in fields(Sampling)]
+    return "\n".join(lines) + "\n"
+
+
+def with_entry(catalog: Catalog, entry: Entry, *, make_default: bool) -> Catalog:
+    """The catalog with `entry` added, or in the place of the one of the same name.
+
+    Raises:
+        ConfigError: the name is not made of lower-case letters, digits, dots, dashes and underscores.
+    """
+    if _NAME.fullmatch(entry.name) is None:
+        raise ConfigError("a model's name consists of lower-case letters, digits, dots, dashes, underscores")
+    models = [entry if old.name == entry.name else old for old in catalog.models]
+    if entry not in models:
+        models.append(entry)
+    default = entry.name if make_default or catalog.default is None else catalog.default
+    return Catalog(default=default, models=tuple(models))
