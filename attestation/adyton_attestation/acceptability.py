@@ -5,8 +5,6 @@ The platform's checks read the claims that were verified; the enclave's checks r
 nothing unless its signatures were found good before.
 """
 
-from typing import NoReturn
-
 from adyton_attestation import guard
 from adyton_attestation.checks import CheckName, Ledger, Refusal, Skipped
 from adyton_attestation.dcap import DcapClaims
@@ -46,7 +44,7 @@ def relaxed(policy: AppraisalPolicy, check: CheckName, now_s: int) -> None:
 class PlatformAppraisal:
     """Checks 12 to 18, over verified claims."""
 
-    def __init__(  # noqa: PLR0913 - the facts of one appraisal
+    def __init__(
         self,
         policy: AppraisalPolicy,
         claims: DcapClaims,
@@ -83,11 +81,11 @@ class PlatformAppraisal:
             stated.append(claims.current_status)
         for status in stated:
             if status not in tcb.statuses:
-                _refuse(f"a TCB status among {', '.join(sorted(tcb.statuses)) or 'none'}", status)
+                raise Refusal(f"a TCB status among {', '.join(sorted(tcb.statuses)) or 'none'}", status)
         if not OUT_OF_DATE.isdisjoint(stated):
             age_s = self._now_s - claims.tcb_date_s
             if age_s > tcb.platform_grace_s:
-                _refuse(
+                raise Refusal(
                     f"an out-of-date level at most {tcb.platform_grace_s // _DAY_S} days old",
                     f"one of {age_s // _DAY_S} days",
                 )
@@ -101,14 +99,14 @@ class PlatformAppraisal:
         # SECURITY: whatever the status is; the quoting enclave's advisories join without changing it.
         open_ones = [item for item in self._claims.advisory_ids if item not in allowed]
         if open_ones:
-            _refuse("every advisory on the allow-list", ", ".join(open_ones))
+            raise Refusal("every advisory on the allow-list", ", ".join(open_ones))
         return ", ".join(self._claims.advisory_ids) or "none", None
 
     def _evaluation_number(self) -> tuple[str, None]:
         relaxed(self._policy, CheckName.EVALUATION_NUMBER, self._now_s)
         number, minimum = self._claims.evaluation_number, self._policy.tcb.min_evaluation_number
         if number < minimum:
-            _refuse(f"TCB evaluation data of number {minimum} or newer", f"number {number}")
+            raise Refusal(f"TCB evaluation data of number {minimum} or newer", f"number {number}")
         return f"TCB evaluation data number {number}", None
 
     def _rollback(self) -> tuple[str, None]:
@@ -119,31 +117,27 @@ class PlatformAppraisal:
             ("PCK CRL", claims.pck_crl_number, marks.pck_crl_number(self._ca_name)),
         ):
             if found < mark:
-                _refuse(f"{what} of number {mark} or newer, as seen before", f"number {found}")
+                raise Refusal(f"{what} of number {mark} or newer, as seen before", f"number {found}")
         return "no endorsement is older than one seen before", None
 
     def _age(self) -> tuple[str, None]:
         endorsements, limit_s = self._endorsements, self._policy.tcb.max_endorsement_age_s
-        oldest = min(
-            endorsements.tcb_info,
-            endorsements.qe_identity,
-            endorsements.pck_crl,
-            key=lambda item: item.issued_s,
-        )
-        age_s = self._now_s - oldest.issued_s
+        documents = (endorsements.tcb_info, endorsements.qe_identity, endorsements.pck_crl)
+        issued_s, name = min((item.issued_s, item.name) for item in documents)
+        age_s = self._now_s - issued_s
         if age_s > limit_s:
-            _refuse(
+            raise Refusal(
                 f"endorsements at most {limit_s / _DAY_S:.1f} days old",
-                f"{oldest.name} of {age_s / _DAY_S:.1f}",
+                f"{name} of {age_s / _DAY_S:.1f}",
             )
-        return f"the oldest, {oldest.name}, is {age_s / _DAY_S:.1f} days old", None
+        return f"the oldest, {name}, is {age_s / _DAY_S:.1f} days old", None
 
     def _platform(self) -> tuple[str, EnrolledPlatform]:
         relaxed(self._policy, CheckName.PLATFORM, self._now_s)
         for platform in self._policy.platforms:
             if platform.ppid == self._claims.ppid:
                 return f"enrolled: kept by {platform.custodian}, at {platform.place}", platform
-        _refuse("an enrolled platform", f"PPID {self._claims.ppid.hex()}")
+        raise Refusal("an enrolled platform", f"PPID {self._claims.ppid.hex()}")
 
 
 def check_debug(quote: Quote) -> tuple[str, None]:
@@ -153,7 +147,7 @@ def check_debug(quote: Quote) -> tuple[str, None]:
         Refusal: Somebody may.
     """
     if quote.report.debug:
-        _refuse("DEBUG off", "DEBUG on: its memory can be read")
+        raise Refusal("DEBUG off", "DEBUG on: its memory can be read")
     return "DEBUG is off", None
 
 
@@ -179,7 +173,7 @@ class IdentityAppraisal:
             return _td_attributes(self._quote.report)
         flags, mask = self._quote.report.attribute_flags, self._identity.attribute_mask
         if flags & mask != self._identity.attribute_flags:
-            _refuse(f"flags {self._identity.attribute_flags:#x} under mask {mask:#x}", f"{flags:#x}")
+            raise Refusal(f"flags {self._identity.attribute_flags:#x} under mask {mask:#x}", f"{flags:#x}")
         return f"flags {flags:#x}", None
 
     def _enclave_identity(self) -> tuple[str, None]:
@@ -191,26 +185,21 @@ class IdentityAppraisal:
             return f"MRENCLAVE {report.mr_enclave.hex()} is on the allow-list", None
         for signer in self._identity.signers:
             if _signed_by(report, signer):
-                return (
-                    f"MRSIGNER {signer.mr_signer.hex()}, product {report.isv_prod_id}, "
-                    f"security version {report.isv_svn}",
-                    None,
-                )
+                return f"MRSIGNER {signer.mr_signer.hex()}, {_product(report)}", None
         if not self._identity.mr_enclaves and not self._identity.signers:
-            _refuse(
+            raise Refusal(
                 "an enclave that the policy names, and it names none", f"MRENCLAVE {report.mr_enclave.hex()}"
             )
-        _refuse(
+        raise Refusal(
             "an enclave that the policy names",
-            f"MRENCLAVE {report.mr_enclave.hex()}, MRSIGNER {report.mr_signer.hex()}, "
-            f"product {report.isv_prod_id}, security version {report.isv_svn}",
+            f"MRENCLAVE {report.mr_enclave.hex()}, MRSIGNER {report.mr_signer.hex()}, {_product(report)}",
         )
 
     def _td_identity(self, report: TdReport) -> tuple[str, None]:
         for td in self._identity.tds:
             if (td.mr_td, td.rt_mrs) == (report.mr_td, report.rt_mrs):
                 return f"MRTD {report.mr_td.hex()} with its run-time measurements is on the allow-list", None
-        _refuse("a trust domain that the policy names", f"MRTD {report.mr_td.hex()}")
+        raise Refusal("a trust domain that the policy names", f"MRTD {report.mr_td.hex()}")
 
     def _misc_select(self) -> tuple[str, None]:
         relaxed(self._policy, CheckName.MISC_SELECT, self._now_s)
@@ -218,7 +207,7 @@ class IdentityAppraisal:
             raise Skipped("a TDX quote has no such field")
         found, expected = self._quote.report.misc_select, self._identity.misc_select
         if found != expected:
-            _refuse(f"MISCSELECT {expected:#x}", f"{found:#x}")
+            raise Refusal(f"MISCSELECT {expected:#x}", f"{found:#x}")
         return f"MISCSELECT {found:#x}", None
 
     def _key_separation(self) -> tuple[str, None]:
@@ -231,10 +220,14 @@ class IdentityAppraisal:
             expected.isv_ext_prod_id,
             expected.isv_family_id,
         ):
-            _refuse("CONFIGID, extended product and family as stated", "others")
+            raise Refusal("CONFIGID, extended product and family as stated", "others")
         if report.config_svn < expected.config_svn or (expected.config_svn == 0 and report.config_svn):
-            _refuse(f"CONFIGSVN {expected.config_svn}", f"{report.config_svn}")
+            raise Refusal(f"CONFIGSVN {expected.config_svn}", f"{report.config_svn}")
         return "CONFIGID, extended product and family as stated", None
+
+
+def _product(report: EnclaveReport) -> str:
+    return f"product {report.isv_prod_id}, security version {report.isv_svn}"
 
 
 def _signed_by(report: EnclaveReport, signer: SignerIdentity) -> bool:
@@ -247,15 +240,11 @@ def _signed_by(report: EnclaveReport, signer: SignerIdentity) -> bool:
 
 def _td_attributes(report: TdReport) -> tuple[str, None]:
     if not report.td_attributes & _TD_SEPT_VE_DISABLE or report.td_attributes & _TD_MIGRATABLE:
-        _refuse("SEPT_VE_DISABLE set and MIGRATABLE clear", f"TD attributes {report.td_attributes:#x}")
+        raise Refusal("SEPT_VE_DISABLE set and MIGRATABLE clear", f"TD attributes {report.td_attributes:#x}")
     return f"TD attributes {report.td_attributes:#x}", None
 
 
 def _td_configuration(report: TdReport) -> tuple[str, None]:
     if any(report.mr_config_id) or any(report.mr_owner) or any(report.mr_owner_config):
-        _refuse("MRCONFIGID, MROWNER and MROWNERCONFIG zero", "others")
+        raise Refusal("MRCONFIGID, MROWNER and MROWNERCONFIG zero", "others")
     return "MRCONFIGID, MROWNER and MROWNERCONFIG are zero", None
-
-
-def _refuse(expected: str, actual: str) -> NoReturn:
-    raise Refusal(expected=expected, actual=actual)

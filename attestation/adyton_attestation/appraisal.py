@@ -10,7 +10,6 @@ No I/O and no clock: evidence, endorsements, policy, marks, challenge and time a
 
 import hmac
 from dataclasses import dataclass
-from typing import NoReturn
 
 from adyton_attestation import guard
 from adyton_attestation.acceptability import (
@@ -162,7 +161,7 @@ def _conclude(ledger: Ledger, found: Found | None, terms: Terms) -> Accepted:
 
 def _check_type(found: TeeType, expected: TeeType) -> tuple[str, None]:
     if found != expected:
-        _refuse(f"{expected} evidence", f"{found} evidence")
+        raise Refusal(f"{expected} evidence", f"{found} evidence")
     return f"{found} evidence", None
 
 
@@ -170,7 +169,7 @@ def _parse(raw: bytes, *, sgx_only: bool) -> tuple[str, Quote]:
     quote = parse_quote(raw)
     kind = "SGX" if quote.header.tee_type == TEE_SGX else "TDX"
     if sgx_only and kind != "SGX":
-        _refuse("an SGX quote", "a TDX quote")
+        raise Refusal("an SGX quote", "a TDX quote")
     return f"{kind} quote of version {quote.header.version}", quote
 
 
@@ -186,7 +185,9 @@ def _check_bound(
 
 def _check_challenge(report: AttestationReport, challenge: str) -> tuple[str, None]:
     if report.nonce is None or not hmac.compare_digest(report.nonce, challenge):
-        _refuse("the challenge that was sent", "no challenge" if report.nonce is None else "another one")
+        raise Refusal(
+            "the challenge that was sent", "no challenge" if report.nonce is None else "another one"
+        )
     return "answers the challenge that was sent", None
 
 
@@ -194,14 +195,16 @@ def _check_binding(quote: Quote, report: AttestationReport, challenge: str) -> t
     # SECURITY: computed from the challenge that was sent, not from the one that the report states.
     expected = report_data(report.keyset.digest(), challenge)
     if not hmac.compare_digest(quote.report.report_data, expected):
-        _refuse("report data over this keyset and challenge", "other report data")
+        raise Refusal("report data over this keyset and challenge", "other report data")
     return f"the quote binds keyset {report.keyset.digest()}", None
 
 
 def _check_keys_current(report: AttestationReport, now_s: int) -> tuple[str, None]:
     not_after = report.keyset.not_after
     if now_s >= not_after:
-        _refuse(f"keys in force at {format_time(now_s)}", f"keys that ended at {format_time(not_after)}")
+        raise Refusal(
+            f"keys in force at {format_time(now_s)}", f"keys that ended at {format_time(not_after)}"
+        )
     return f"the keys end at {format_time(not_after)}", None
 
 
@@ -209,7 +212,7 @@ def _check_configuration(report: AttestationReport, terms: Terms) -> tuple[str, 
     relaxed(terms.policy, CheckName.CONFIGURATION, terms.now_s)
     digest = report.keyset.extension.configuration_digest
     if digest not in terms.policy.configurations:
-        _refuse("a configuration that the policy names", digest)
+        raise Refusal("a configuration that the policy names", digest)
     return f"configuration {digest} is on the allow-list", None
 
 
@@ -217,12 +220,8 @@ def _check_models(report: AttestationReport, terms: Terms) -> tuple[str, None]:
     relaxed(terms.policy, CheckName.MODELS, terms.now_s)
     allowed, models = dict(terms.policy.models), report.keyset.extension.models
     if not models:
-        _refuse("at least one model", "none")
+        raise Refusal("at least one model", "none")
     for model in models:
         if model.identity not in allowed.get(model.name, frozenset()):
-            _refuse(f"an identity that the policy allows for {model.name!r}", model.identity)
+            raise Refusal(f"an identity that the policy allows for {model.name!r}", model.identity)
     return ", ".join(f"{model.name} = {model.identity}" for model in models), None
-
-
-def _refuse(expected: str, actual: str) -> NoReturn:
-    raise Refusal(expected=expected, actual=actual)

@@ -103,14 +103,14 @@ class Refusal(Exception):
         actual: What the evidence says, in words.
     """
 
-    def __init__(self, *, expected: str, actual: str) -> None:
+    def __init__(self, expected: str, actual: str) -> None:
         """Keep both facts."""
         super().__init__(f"expected {expected}, found {actual}")
         self.expected = expected
         self.actual = actual
 
 
-class Skipped(Exception):  # noqa: N818 - not an error, a verdict
+class Skipped(Exception):
     """A check was not made; the message says why. Caught by the ledger and nowhere else."""
 
 

@@ -7,7 +7,6 @@ matches the platform against the TCB levels. Either one refusing is enough.
 """
 
 import hashlib
-from typing import NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -90,7 +89,7 @@ def _check_current(
     ]
     for name, first_s, last_s in windows:
         if not first_s <= now_s <= last_s:
-            _refuse(
+            raise Refusal(
                 f"{name} valid at {format_time(now_s)}",
                 f"one from {format_time(first_s)} to {format_time(last_s)}",
             )
@@ -102,7 +101,7 @@ def _check_endorsement_signatures(endorsements: Endorsements) -> tuple[str, None
     for document in (endorsements.tcb_info, endorsements.qe_identity):
         key = document.chain[0].public_key()
         if not signature_holds(key, document.signature, document.text.encode("utf-8")):
-            _refuse(f"{document.name} signed by its signing certificate", "another signature")
+            raise Refusal(f"{document.name} signed by its signing certificate", "another signature")
     return "TCB info and QE identity are signed by their signing certificates", None
 
 
@@ -113,36 +112,29 @@ def _check_not_revoked(
     _check_crl_issuer(endorsements.root_crl.crl, anchor.certificate, "root CRL")
     _check_crl_issuer(endorsements.pck_crl.crl, ca, "PCK CRL")
     if endorsements.pck_crl.lists(leaf):
-        _refuse("a PCK certificate in force", "a revoked one")
+        raise Refusal("a PCK certificate in force", "a revoked one")
     signers = (endorsements.tcb_info.chain[0], endorsements.qe_identity.chain[0])
     for certificate in (ca, anchor.certificate, *signers):
         if endorsements.root_crl.lists(certificate):
-            _refuse(f"{common_name(certificate)!r} in force", "it revoked")
-    return (
-        f"nothing revoked by root CRL {endorsements.root_crl.number} "
-        f"and PCK CRL {endorsements.pck_crl.number}",
-        None,
-    )
+            raise Refusal(f"{common_name(certificate)!r} in force", "it revoked")
+    numbers = f"root CRL {endorsements.root_crl.number} and PCK CRL {endorsements.pck_crl.number}"
+    return f"nothing revoked by {numbers}", None
 
 
 def _check_crl_issuer(crl: x509.CertificateRevocationList, issuer: Certificate, what: str) -> None:
     key = issuer.public_key()
     signed = isinstance(key, ec.EllipticCurvePublicKey) and crl.is_signature_valid(key)
     if crl.issuer != issuer.subject or not signed:
-        _refuse(f"a {what} signed by {common_name(issuer)!r}", "another one")
+        raise Refusal(f"a {what} signed by {common_name(issuer)!r}", "another one")
 
 
 def _check_quote_signatures(quote: Quote, pck: Certificate) -> tuple[str, None]:
     section = quote.signature
     if not signature_holds(pck.public_key(), section.qe_report_signature, section.qe_report_bytes):
-        _refuse("a QE report signed by the platform's PCK key", "another signature")
+        raise Refusal("a QE report signed by the platform's PCK key", "another signature")
     binding = hashlib.sha256(section.attestation_key + section.qe_auth_data).digest() + bytes(32)
     if section.qe_report.report_data != binding:
-        _refuse("an attestation key bound by the QE report", "another key")
+        raise Refusal("an attestation key bound by the QE report", "another key")
     if not signature_holds(p256_key(section.attestation_key), section.signature, quote.signed):
-        _refuse("a report signed by the attestation key", "another signature")
+        raise Refusal("a report signed by the attestation key", "another signature")
     return "PCK key, QE report, attestation key and report hang together", None
-
-
-def _refuse(expected: str, actual: str) -> NoReturn:
-    raise Refusal(expected=expected, actual=actual)

@@ -14,7 +14,7 @@ SECURITY: each of these separates two roles below one root. None may be dropped 
 anyway".
 """
 
-from typing import Final, NoReturn
+from typing import Final
 
 from cryptography import x509
 
@@ -77,23 +77,25 @@ def check_pck_chain(
         )
     chain = parse_chain(quote.signature.certification_data, "PCK chain")
     if len(chain) != _PCK_CHAIN_CERTIFICATES:
-        _refuse("PCK certificate, PCK CA and root", f"a chain of {len(chain)}")
+        raise Refusal("PCK certificate, PCK CA and root", f"a chain of {len(chain)}")
     leaf, intermediate, root = chain
     if der_of(root) != anchor.der:
-        _refuse(f"a chain to the pinned root {anchor.sha256[:16]}…", f"one to {common_name(root)!r}")
+        raise Refusal(f"a chain to the pinned root {anchor.sha256[:16]}…", f"one to {common_name(root)!r}")
     ca_names = {_name(anchor, "SGX PCK Platform CA"), _name(anchor, "SGX PCK Processor CA")}
     if common_name(intermediate) not in ca_names or not is_ca(intermediate):
-        _refuse(f"a PCK CA ({' or '.join(sorted(ca_names))})", repr(common_name(intermediate)))
+        raise Refusal(f"a PCK CA ({' or '.join(sorted(ca_names))})", repr(common_name(intermediate)))
     if common_name(leaf) != _name(anchor, "SGX PCK Certificate") or is_ca(leaf):
-        _refuse(f"a certificate named {_name(anchor, 'SGX PCK Certificate')!r}", repr(common_name(leaf)))
+        raise Refusal(
+            f"a certificate named {_name(anchor, 'SGX PCK Certificate')!r}", repr(common_name(leaf))
+        )
     if not has_sgx_extension(leaf) or has_sgx_extension(intermediate):
-        _refuse("the SGX extension in the PCK certificate alone", "it elsewhere or nowhere")
+        raise Refusal("the SGX extension in the PCK certificate alone", "it elsewhere or nowhere")
     if not issued_by(leaf, intermediate) or not issued_by(intermediate, root):
-        _refuse("each certificate issued by the next", "one that is not")
+        raise Refusal("each certificate issued by the next", "one that is not")
     if endorsements.pck_chain is not None and list(map(der_of, endorsements.pck_chain)) != list(
         map(der_of, chain)
     ):
-        _refuse("no PCK chain beside the quote but its own", "another one")
+        raise Refusal("no PCK chain beside the quote but its own", "another one")
     return f"{common_name(leaf)!r} issued by {common_name(intermediate)!r}", chain
 
 
@@ -108,7 +110,7 @@ def check_pce_identity(endorsements: Endorsements, pce_id: bytes) -> tuple[str, 
         Refusal: It is about another.
     """
     if endorsements.tcb_info.pce_id != pce_id:
-        _refuse(
+        raise Refusal(
             f"TCB info for PCE {pce_id.hex()}, as in the PCK certificate",
             f"one for PCE {endorsements.tcb_info.pce_id.hex()}",
         )
@@ -118,22 +120,20 @@ def check_pce_identity(endorsements: Endorsements, pce_id: bytes) -> tuple[str, 
 def _check_signing_chain(document: SignedDocument, anchor: TrustAnchor) -> None:
     what = document.name
     if len(document.chain) != _SIGNING_CHAIN_CERTIFICATES:
-        _refuse(f"{what}: signing certificate and root", f"a chain of {len(document.chain)}")
+        raise Refusal(f"{what}: signing certificate and root", f"a chain of {len(document.chain)}")
     leaf, root = document.chain
     if der_of(root) != anchor.der:
-        _refuse(f"{what}: a chain to the pinned root {anchor.sha256[:16]}…", f"one to {common_name(root)!r}")
+        raise Refusal(
+            f"{what}: a chain to the pinned root {anchor.sha256[:16]}…", f"one to {common_name(root)!r}"
+        )
     expected = _name(anchor, "SGX TCB Signing")
     if common_name(leaf) != expected:
-        _refuse(f"{what}: signed by {expected!r}", f"by {common_name(leaf)!r}")
+        raise Refusal(f"{what}: signed by {expected!r}", f"by {common_name(leaf)!r}")
     if is_ca(leaf) or has_sgx_extension(leaf):
-        _refuse(f"{what}: a signing certificate and nothing else", "a CA's or a platform's certificate")
+        raise Refusal(f"{what}: a signing certificate and nothing else", "a CA's or a platform's certificate")
     if not issued_by(leaf, root):
-        _refuse(f"{what}: a signing certificate issued by the root", "one that is not")
+        raise Refusal(f"{what}: a signing certificate issued by the root", "one that is not")
 
 
 def _name(anchor: TrustAnchor, role: str) -> str:
     return f"{anchor.vendor} {role}"
-
-
-def _refuse(expected: str, actual: str) -> NoReturn:
-    raise Refusal(expected=expected, actual=actual)

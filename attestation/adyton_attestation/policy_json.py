@@ -186,7 +186,7 @@ def _td(members: Members) -> TdIdentity:
                 mr_td=members.hex("mr_td", min_bytes=48, max_bytes=48), rt_mrs=(first, second, third, fourth)
             )
         case _:
-            members.refuse("rt_mr", "not four measurements")
+            return members.refuse("rt_mr", "not four measurements")
 
 
 def _key_separation(members: Members) -> KeySeparation:
@@ -224,7 +224,7 @@ def _status(members: Members, item: JsonValue) -> TcbStatus:
     for status in _STATUSES:
         if item == status:
             return status
-    members.refuse("statuses", f"only these can be accepted: {', '.join(_STATUSES)}")
+    return members.refuse("statuses", f"only these can be accepted: {', '.join(_STATUSES)}")
 
 
 def _advisory(members: Members) -> AllowedAdvisory:

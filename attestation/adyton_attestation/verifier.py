@@ -110,7 +110,7 @@ class QuoteAppraisal:
     marks: HighWaterMarks
 
 
-def appraise_quote(  # noqa: PLR0913 - the terms of an appraisal
+def appraise_quote(
     quote: bytes,
     endorsements: Endorsements,
     policy: AppraisalPolicy = RAW_QUOTE_POLICY,

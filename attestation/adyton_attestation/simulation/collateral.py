@@ -89,7 +89,7 @@ def build_endorsements(
         if revoked
     ]
     revoked_by_ca = [pki.pck.certificate.serial_number] if spec.revoked_pck else []
-    document = {
+    document: dict[str, object] = {
         "pck_crl_issuer_chain": pki.pck_ca.pem() + pki.root.pem(),
         "root_ca_crl": _crl(pki.root, spec, revoked_by_root).hex(),
         "pck_crl": _crl(pki.pck_ca, spec, revoked_by_ca).hex(),

@@ -134,7 +134,7 @@ def utc(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def issue(  # noqa: PLR0913 - a certificate has this many independent properties
+def issue(
     common_name: str,
     *,
     issuer: Authority | None,

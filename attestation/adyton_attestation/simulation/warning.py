@@ -4,7 +4,10 @@
 import warnings
 from typing import Final
 
-SIMULATED_WARNING: Final = "SIMULATED ATTESTATION: no hardware protects this enclave; whoever runs it can read every prompt and answer"
+SIMULATED_WARNING: Final = (
+    "SIMULATED ATTESTATION: no hardware protects this enclave; "
+    "whoever runs it can read every prompt and every answer"
+)
 
 
 class SimulatedAttestationWarning(UserWarning):
