@@ -62,7 +62,7 @@ def make_tiny_gguf(
     ends: bool = False,
     template: str | None = TEMPLATE,
 ) -> TinyModel:
-    """Write the file. Without ``ends`` the model (nearly) never draws a control token, so answers run to their limit."""
+    """Write the file. Without ``ends`` the model never draws a control token, so answers run to their limit."""
     rng = np.random.default_rng(seed)
     tokens = [*CONTROLS, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
     n_vocab = len(tokens)

@@ -63,7 +63,9 @@ class Engine:
         self._notified = False
         self._stopping = False
         self._failed = False
-        self._service_s = _MIN_RETRY_S
+        self._statuses: dict[str, LaneStatus] = {}
+        self._interval_s = _MIN_RETRY_S
+        self._last_finish_s = clock()
         self._thread: threading.Thread | None = None
 
     @property
@@ -82,8 +84,8 @@ class Engine:
         return self._thread is not None and not self._stopping and not self._failed
 
     def status(self) -> Mapping[str, LaneStatus]:
-        """Numbers per model, for metrics. Read while the loop runs, so a step may lie between two of them."""
-        return {name: lane.status for name, lane in self._lanes.items()}
+        """Numbers per model as of the last step, for metrics. Any thread may ask."""
+        return dict(self._statuses)
 
     def start(self) -> Self:
         """Load every model and start the loop.
@@ -96,7 +98,8 @@ class Engine:
         try:
             for spec in self._specs:
                 model = self._models[spec.name] = LoadedModel(spec, self._config)
-                self._lanes[spec.name] = Lane(model.llama, self._config)
+                lane = self._lanes[spec.name] = Lane(model.llama, self._config)
+                self._statuses[spec.name] = lane.status
                 self._queued[spec.name] = 0
         except BaseException:
             self._free()
@@ -161,9 +164,15 @@ class Engine:
             )
 
     def _retry_after_s(self, model: str) -> float:
-        """Time until the queue has moved by one, from how long requests lately took. Needs the lock."""
-        expected = self._service_s * self._queued[model] / self._config.max_sequences
-        return min(max(expected, _MIN_RETRY_S), _MAX_RETRY_S)
+        """Time until half the queue is gone, from how fast requests finished lately. Needs the lock."""
+        return min(max(self._interval_s * self._queued[model] / 2, _MIN_RETRY_S), _MAX_RETRY_S)
+
+    def _learn_pace(self, finished: int, now_s: float) -> None:
+        """Smooth the time between two finished requests."""
+        if finished:
+            interval_s = (now_s - self._last_finish_s) / finished
+            self._interval_s += _SMOOTHING * (interval_s - self._interval_s)
+            self._last_finish_s = now_s
 
     def _notify(self) -> None:
         """Wake the loop, so that it looks for cancelled requests."""
@@ -202,12 +211,17 @@ class Engine:
     def _step(self) -> None:
         now_s = self._clock()
         touched: list[Group] = []
+        finished = 0
         for name, lane in self._lanes.items():
             lane.sweep(now_s)
             touched += lane.step()
-            waiting = lane.status.waiting_requests
+            finished -= self._statuses[name].finished_requests
+            status = self._statuses[name] = lane.status
+            finished += status.finished_requests
             with self._wake:
-                self._queued[name] = waiting + sum(group.request.model == name for group in self._inbox)
+                in_transit = sum(group.request.model == name for group in self._inbox)
+                self._queued[name] = status.waiting_requests + in_transit
+        self._learn_pace(finished, now_s)
         self._deliver(touched)
 
     def _deliver(self, groups: Iterable[Group]) -> None:

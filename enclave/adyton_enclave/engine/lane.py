@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from adyton_enclave.engine.kv_budget import KvBudget
+from adyton_enclave.engine.kv_cache import OrderedKvCache
 from adyton_enclave.engine.llama import LlamaContext, LlamaModel, NoKvSlot
 from adyton_enclave.engine.request import Finished, FinishReason, TextDelta, TokenLogprob, TopLogprob
 from adyton_enclave.engine.runner import BatchRunner
 from adyton_enclave.engine.sampler import Logits, RowLogprobs, draw, logprobs
 from adyton_enclave.engine.scheduler import Scheduler, Work
-from adyton_enclave.engine.sequence import Group, Phase, Sequence
+from adyton_enclave.engine.sequence import Group, Sequence
 from adyton_enclave.engine.settings import EngineConfig
 from adyton_protocol.errors import Cancelled, EngineError, OutOfMemory
 
@@ -24,6 +25,7 @@ class LaneStatus:
 
     running: int
     waiting_requests: int
+    finished_requests: int
     kv_cells_used: int
     kv_cells_total: int
 
@@ -36,10 +38,11 @@ class Lane:
         self.model = model
         self.context = LlamaContext(model, config)
         self.budget = KvBudget(self.context.n_cells)
+        self._cache = OrderedKvCache(self.context, self.budget, config.max_sequences)
         self._runner = BatchRunner(self.context)
         self._scheduler = Scheduler(
             budget=self.budget,
-            memory=self.context,
+            memory=self._cache,
             max_sequences=config.max_sequences,
             n_batch=self.context.n_batch,
             prefill_tokens=config.prefill_limit_tokens,
@@ -47,6 +50,7 @@ class Lane:
         self._groups: dict[int, Group] = {}
         self._touched: dict[int, Group] = {}
         self._dirty = False
+        self._finished = 0
 
     @property
     def busy(self) -> bool:
@@ -60,10 +64,11 @@ class Lane:
 
     @property
     def status(self) -> LaneStatus:
-        """A consistent picture between two steps."""
+        """A consistent picture; take it in the loop thread, between two steps."""
         return LaneStatus(
             running=len(self._scheduler.running),
             waiting_requests=sum(not group.started for group in self._groups.values()),
+            finished_requests=self._finished,
             kv_cells_used=self.budget.used,
             kv_cells_total=self.budget.total,
         )
@@ -81,14 +86,17 @@ class Lane:
         """
         work = self._plan()
         if work:
+            count = sum(item.count for item in work)
+            self._cache.prepare(count)
             try:
                 rows = self._runner.run(work)
             except NoKvSlot:
-                # Our books say that there is room, so this means fragmentation or a fault of the books. Either
-                # way nothing was computed: give cells back and try again in the next step.
+                # Our books say that there is room, so the books are wrong. Nothing was computed, so nobody is
+                # harmed yet: give cells back and try again in the next step.
                 self._relieve()
             else:
                 self._dirty = True
+                self._cache.placed(count)
                 self._scheduler.advance(work)
                 self._draw([item.sequence for item in work if item.wants_logits], rows)
         touched = list(self._touched.values())
@@ -106,7 +114,7 @@ class Lane:
     def fail(self, group: Group, error: EngineError) -> None:
         """End a request early and free everything it holds."""
         for sequence in group.sequences:
-            sequence.phase = self._dropped(sequence)
+            self._scheduler.drop(sequence)
         group.live = 0
         group.mailbox.close(error)
         self._forget(group)
@@ -121,6 +129,7 @@ class Lane:
 
     def scrub(self) -> None:
         """Overwrite the KV buffers. Only when idle."""
+        self._cache.reset()
         self.context.scrub()
         self._dirty = False
 
@@ -158,9 +167,9 @@ class Lane:
         group.n_completion += 1
         self._touched[id(group)] = group
         reason: FinishReason | None = None
+        text, details = "", tuple[TokenLogprob, ...]()
         if token_id in self.model.eog:
             reason = "stop"
-            text, details = "", ()
         else:
             text, details = sequence.text.push(self.model.pieces[token_id], detail)
             if sequence.text.stopped:
@@ -186,11 +195,8 @@ class Lane:
 
     def _forget(self, group: Group) -> None:
         self._groups.pop(id(group), None)
+        self._finished += 1
         self._touched[id(group)] = group
-
-    def _dropped(self, sequence: Sequence) -> Phase:
-        self._scheduler.drop(sequence)
-        return Phase.DONE
 
     def _token_logprob(self, token_id: int, row: RowLogprobs) -> TokenLogprob:
         pieces = self.model.pieces

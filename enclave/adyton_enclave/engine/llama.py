@@ -6,6 +6,7 @@ because C would not. llama.cpp's log goes nowhere: its messages may name token i
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
@@ -20,6 +21,9 @@ from adyton_protocol.errors import ConfigError, EngineStopped, OutOfMemory
 
 _lib: Any = _bindings
 
+# SECURITY: on a failed assertion ggml would start a debugger to print a backtrace, arguments included.
+os.environ["GGML_NO_BACKTRACE"] = "1"
+
 
 @_lib.llama_log_callback  # type: ignore[untyped-decorator]  # a ctypes function type
 def _discard(_level: int, _text: bytes, _user_data: int | None) -> None:
@@ -30,7 +34,6 @@ def _discard(_level: int, _text: bytes, _user_data: int | None) -> None:
 _lib.llama_log_set(_discard, ctypes.c_void_p(0))
 
 _KV_TYPES: Final[dict[KvType, int]] = {
-    "f32": _lib.GGML_TYPE_F32,
     "f16": _lib.GGML_TYPE_F16,
     "q8_0": _lib.GGML_TYPE_Q8_0,
     "q4_0": _lib.GGML_TYPE_Q4_0,
@@ -160,7 +163,7 @@ class LlamaBatch:
             ("seq_id", self._seq_rows),
             ("logits", self._wants),
         ):
-            kind = dict(_lib.llama_batch._fields_)[name]  # noqa: SLF001  # ctypes' own name
+            kind = dict(_lib.llama_batch._fields_)[name]  # ctypes' own name
             setattr(self.struct, name, ctypes.cast(array.ctypes.data, kind))
         self.struct.embd = None
 
@@ -195,9 +198,11 @@ class LlamaContext:
         params.n_ctx = config.n_ctx_total
         params.n_batch = min(config.n_batch, config.n_ctx_total)
         params.n_ubatch = min(config.n_ubatch, params.n_batch)
-        params.n_seq_max = config.max_sequences
+        # One more than run at once, for the plug that keeps cells in order.
+        params.n_seq_max = config.max_sequences + 1
         # One row of logits per sequence and step: the output buffer is sized for that, not for a batch.
-        params.n_outputs_max = config.max_sequences
+        # (llama.cpp asserts that there is one for every sequence id.)
+        params.n_outputs_max = params.n_seq_max
         params.n_outputs_max_per_seq = 1
         params.n_threads = config.compute_threads
         params.n_threads_batch = config.compute_threads
@@ -252,6 +257,24 @@ class LlamaContext:
     def remove(self, seq_id: int) -> None:
         """Take ``seq_id`` off all its cells."""
         _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+
+    def hand_over(self, seq_id: int, heir: int) -> None:
+        """Give all cells of ``seq_id`` to ``heir``, who need not be a sequence in the ordinary sense."""
+        _lib.llama_memory_seq_cp(self._memory, seq_id, heir, -1, -1)
+        _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+
+    def compact(self) -> None:
+        """Close all holes between occupied cells, keeping their order and their sharing.
+
+        Raises:
+            EngineStopped: The state could not be written or read back.
+        """
+        size = int(_lib.llama_state_get_size(self._context))
+        state = np.empty(size, dtype=np.uint8)
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        written = int(_lib.llama_state_get_data(self._context, pointer, size))
+        if not written or int(_lib.llama_state_set_data(self._context, pointer, written)) != written:
+            raise EngineStopped("llama.cpp could not compact the KV cache")
 
     def scrub(self) -> None:
         """Forget every sequence and overwrite the KV buffers with zeros."""

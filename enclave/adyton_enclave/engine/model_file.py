@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import hmac
 import os
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -49,7 +50,7 @@ def read_verified(path: str, sha256: str) -> bytearray:
         ConfigError: The file cannot be read, or its bytes have another digest.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with Path(path).open("rb", buffering=0) as file:
             data = bytearray(os.fstat(file.fileno()).st_size)
             filled = 0
             view = memoryview(data)

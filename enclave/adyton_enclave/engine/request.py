@@ -5,12 +5,12 @@ Prompts and texts appear here in the clear. None of these types has a ``repr`` t
 exception or a stray log line cannot.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from adyton_protocol.errors import InvalidRequest
 
+MAX_TEMPERATURE = 100.0
 KEY_BYTES = 32
 """Length of a sampling key."""
 
@@ -38,8 +38,10 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Refuse values outside the domain; NaN fails every comparison and so is refused as well."""
-        if not 0.0 <= self.temperature <= 100.0 or math.isnan(self.temperature):
-            raise InvalidRequest("temperature must lie between 0 and 100", param="temperature")
+        if not 0.0 <= self.temperature <= MAX_TEMPERATURE:
+            raise InvalidRequest(
+                f"temperature must lie between 0 and {MAX_TEMPERATURE:g}", param="temperature"
+            )
         if not 0.0 < self.top_p <= 1.0:
             raise InvalidRequest("top_p must lie in (0, 1]", param="top_p")
         if self.top_k < 0:

@@ -8,8 +8,16 @@ from typing import Literal
 from adyton_enclave.engine.request import SamplingParams
 from adyton_protocol.errors import ConfigError
 
-KvType = Literal["f32", "f16", "q8_0", "q4_0"]
-"""Element types of the KV cache. Which of them keep answers independent of the batch is a measurement."""
+KvType = Literal["f16", "q8_0", "q4_0"]
+"""Element types of the KV cache.
+
+Answers are independent of the batch with keys in f16 and values in q8_0, the default. With both in f16, ggml's
+CPU backend takes three different paths through attention, depending on how many tokens are computed at once and
+how many there are, and their results differ in the last bits. (f32 is not offered: ggml casts it to f16.)
+"""
+
+MAX_SEQUENCES = 255
+"""llama.cpp allows 256, and one keeps the cells in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +32,7 @@ class EngineConfig:
         n_ubatch: Most tokens that llama.cpp computes at once.
         prefill_tokens: Most prompt tokens in a step that also decodes, which bounds how long a long prompt
             holds up running streams; 0 means ``n_ubatch``.
-        max_sequences: Most sequences of one model in the KV cache at once (llama.cpp allows 256).
+        max_sequences: Most sequences of one model in the KV cache at once, up to ``MAX_SEQUENCES``.
         max_queue: Most requests of one model that wait for their first step.
         kv_type_k: Type of cached keys.
         kv_type_v: Type of cached values.
@@ -40,7 +48,7 @@ class EngineConfig:
     max_sequences: int = 32
     max_queue: int = 128
     kv_type_k: KvType = "f16"
-    kv_type_v: KvType = "f16"
+    kv_type_v: KvType = "q8_0"
     flash_attention: bool = True
     scrub_after_s: float = 0.25
 
@@ -48,8 +56,8 @@ class EngineConfig:
         """Refuse sizes that llama.cpp would change silently or crash on."""
         if self.threads < 0:
             raise ConfigError("engine.threads must not be negative")
-        if not 1 <= self.max_sequences <= 256:
-            raise ConfigError("engine.max_sequences must lie between 1 and 256")
+        if not 1 <= self.max_sequences <= MAX_SEQUENCES:
+            raise ConfigError(f"engine.max_sequences must lie between 1 and {MAX_SEQUENCES}")
         if self.n_ubatch < 1 or self.n_batch < self.n_ubatch:
             raise ConfigError("engine.n_batch must be at least engine.n_ubatch, and both positive")
         if self.n_batch < self.max_sequences:
