@@ -27,9 +27,10 @@ from adyton_host.config import (
 )
 from adyton_host.enclave_config import EnclaveConfig, read_overrides
 from adyton_host.errors import EnclaveStartError
-from adyton_host.service import Plan, Ready, run
-from adyton_host.simulation import BANNER, prepare
+from adyton_host.service import SIMULATED_ENCLAVE, Plan, Ready, run
+from adyton_host.simulation import BANNER, SimulationDir, prepare
 from adyton_host.state import read_record
+from adyton_host.supervisor import EnclaveLaunch, free_port
 from adyton_protocol.errors import AdytonError, ConfigError
 
 _OK: Final = 0
@@ -169,7 +170,12 @@ def _up(arguments: argparse.Namespace) -> int:
     overrides = {} if arguments.enclave_config is None else read_overrides(arguments.enclave_config)
     print(BANNER, file=sys.stderr)
     print(f"starting {model.name} ...", file=sys.stderr, flush=True)
-    simulation = prepare(arguments.simulation_dir.absolute(), model)
+    simulation = SimulationDir(path=arguments.simulation_dir.absolute())
+    config = EnclaveConfig(simulation_platform=simulation.platform, models=(model,), overrides=overrides)
+    # Beside the relay's port where possible, so that the configuration digest stays the same next time.
+    port = free_port(arguments.port + 1 if 0 < arguments.port < _MAX_PORT else 0)
+    launch = EnclaveLaunch(command=SIMULATED_ENCLAVE, config=config.to_toml(port=port), port=port)
+    prepare(simulation, launch.config)
     plan = Plan(
         settings=HostSettings(
             host=arguments.host,
@@ -177,7 +183,8 @@ def _up(arguments: argparse.Namespace) -> int:
             state_dir=arguments.state.absolute(),
             simulation_dir=simulation.path,
         ),
-        config=EnclaveConfig(simulation_platform=simulation.platform, models=(model,), overrides=overrides),
+        launch=launch,
+        model=model.name,
         simulation=simulation,
     )
     asyncio.run(run(plan, _announce_json if arguments.json else _announce))

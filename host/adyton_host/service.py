@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,6 @@ from typing_extensions import override
 from adyton_host import logs
 from adyton_host.app import HostParts, create_app
 from adyton_host.config import HostSettings
-from adyton_host.enclave_config import EnclaveConfig
 from adyton_host.metrics import Metrics
 from adyton_host.relay import Relay, enclave_client
 from adyton_host.routing import RoutingTable
@@ -58,15 +57,15 @@ class Plan:
 
     Attributes:
         settings: Addresses, directories, limits.
-        config: What the enclave is told.
+        launch: The enclave.
+        model: Name of the model that it serves.
         simulation: The simulated platform.
-        command: The enclave's program and arguments.
     """
 
     settings: HostSettings
-    config: EnclaveConfig
+    launch: EnclaveLaunch
+    model: str
     simulation: SimulationDir
-    command: Sequence[str] = SIMULATED_ENCLAVE
 
 
 class _Server(uvicorn.Server):
@@ -167,7 +166,7 @@ async def run(plan: Plan, announce: Callable[[Ready], None]) -> None:
             client = await stack.enter_async_context(enclave_client(settings.limits))
             table, metrics = RoutingTable(client), Metrics()
             supervisor = Supervisor(
-                EnclaveLaunch(command=plan.command, config=plan.config),
+                plan.launch,
                 state=state,
                 table=table,
                 client=client,
@@ -189,7 +188,7 @@ async def run(plan: Plan, announce: Callable[[Ready], None]) -> None:
                 base_url=base_url_of(listener),
                 pid=os.getpid(),
                 enclave_pid=None,
-                model=plan.config.models[0].name,
+                model=plan.model,
                 simulated=True,
                 state_dir=settings.state_dir,
                 simulation_dir=plan.simulation.path,

@@ -4,6 +4,7 @@
 The host must not load that code: it holds keys and signs. A process of its own ends before the relay starts.
 """
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adyton_host.catalog import CatalogModel
 from adyton_host.errors import SetupError
 from adyton_protocol.errors import ConfigError
 
@@ -61,17 +61,23 @@ def package_dir(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def prepare(path: Path, model: CatalogModel) -> SimulationDir:
+def prepare(directory: SimulationDir, enclave_config: str) -> None:
     """Create or refresh the simulated platform and the policy that accepts what runs here.
+
+    Args:
+        directory: Where.
+        enclave_config: The text of the enclave's configuration file, whose digest the policy will demand. It
+            names the model by its digest, so another model, or other sampling defaults, are refused.
 
     Raises:
         ConfigError: A package is missing.
         SetupError: The installation step failed or did not end.
     """
     package_dir("adyton_attestation")
+    path = directory.path
     command = [sys.executable, "-I", "-m", _INSTALL_MODULE, str(path)]
     command += ["--measure", *(str(package_dir(name)) for name in _MEASURED_PACKAGES)]
-    command += ["--model", f"{model.name}=sha256:{model.sha256}"]
+    command += ["--configuration", "sha256:" + hashlib.sha256(enclave_config.encode()).hexdigest()]
     try:
         done = subprocess.run(  # noqa: S603 -- our own interpreter and module; no shell
             command,
@@ -85,4 +91,3 @@ def prepare(path: Path, model: CatalogModel) -> SimulationDir:
         raise SetupError(f"preparing {path} did not end within {_INSTALL_TIMEOUT_S:g} seconds") from error
     if done.returncode != 0:
         raise SetupError(f"preparing the simulated platform in {path} failed:\n{done.stderr.strip()}")
-    return SimulationDir(path=path)

@@ -5,8 +5,8 @@ Invariants:
 
 1. At most one enclave process of this supervisor is alive; it dies with this process, however that ends.
 2. The routing table holds the enclave only between its first attestation and its end.
-3. Each start has a fresh working directory, a fresh port and a clean environment, so nothing of an earlier
-   run reaches it.
+3. Each start has a fresh working directory and a clean environment, so nothing of an earlier run reaches it.
+4. Every start uses the same bytes of configuration, because clients pin their digest. That includes the port.
 """
 
 import asyncio
@@ -27,12 +27,13 @@ from typing import Final
 import httpx
 
 from adyton_host.config import SupervisorTiming
-from adyton_host.enclave_config import FILE_NAME, EnclaveConfig
+from adyton_host.enclave_config import FILE_NAME
 from adyton_host.errors import EnclaveStartError
 from adyton_host.logs import log
 from adyton_host.routing import Readiness, RoutingTable, probe
 from adyton_host.state import StateDir
 from adyton_protocol import media
+from adyton_protocol.errors import ConfigError
 
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 _CLEAN_ENVIRONMENT: Final[Mapping[str, str]] = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -43,12 +44,15 @@ _PROBE_TIMEOUT_S: Final = 5.0
 _KILL_WAIT_S: Final = 5.0
 
 
-def free_port() -> int:
-    """A loopback TCP port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.bind((_LOOPBACK, 0))
-        port: int = probe_socket.getsockname()[1]
-        return port
+def free_port(preferred: int = 0) -> int:
+    """A loopback TCP port that was free a moment ago: ``preferred`` if possible, any other otherwise."""
+    for wanted in (preferred, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial, contextlib.suppress(OSError):
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((_LOOPBACK, wanted))
+            port: int = trial.getsockname()[1]
+            return port
+    raise ConfigError("no loopback port is free for the enclave")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +61,13 @@ class EnclaveLaunch:
 
     Attributes:
         command: Program and arguments. The enclave itself takes no arguments of its own.
-        config: What goes into its configuration file.
+        config: The text of its configuration file.
+        port: The loopback port on which that text makes it listen.
     """
 
     command: Sequence[str]
-    config: EnclaveConfig
+    config: str
+    port: int
 
 
 class _Running:
@@ -144,9 +150,9 @@ class Supervisor:
         log("enclave-attests", pid=self._running.process.pid)
 
     async def _spawn(self) -> _Running:
-        port, run_dir = free_port(), self._state.new_run_dir()
+        port, run_dir = self._launch.port, self._state.new_run_dir()
         config = run_dir / FILE_NAME
-        config.write_text(self._launch.config.to_toml(port=port), encoding="utf-8")
+        config.write_text(self._launch.config, encoding="utf-8")
         config.chmod(0o400)
         log_fd = self._state.open_enclave_log()
         try:
