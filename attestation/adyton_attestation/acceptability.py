@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks 12 to 22: is genuine evidence good enough, by the policy?
+"""Checks 13 to 23: is genuine evidence good enough, by the policy?
 
 The platform's checks read the claims that were verified; the enclave's checks read the quote, and count for
 nothing unless its signatures were found good before.
@@ -10,7 +10,13 @@ from adyton_attestation.checks import CheckName, Ledger, Refusal, Skipped
 from adyton_attestation.dcap import DcapClaims
 from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.marks import HighWaterMarks
-from adyton_attestation.policy import OUT_OF_DATE, AppraisalPolicy, EnrolledPlatform, SignerIdentity
+from adyton_attestation.policy import (
+    NO_EXPIRY_S,
+    OUT_OF_DATE,
+    AppraisalPolicy,
+    EnrolledPlatform,
+    SignerIdentity,
+)
 from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import EnclaveReport, Quote, SgxQuoteV3, TdReport
 
@@ -38,11 +44,12 @@ def relaxed(policy: AppraisalPolicy, check: CheckName, now_s: int) -> None:
     """
     relaxation = policy.relaxation(check, now_s)
     if relaxation is not None:
-        raise Skipped(f"NOT CHECKED until {format_time(relaxation.expires_s)}: {relaxation.reason}")
+        until = "" if relaxation.expires_s == NO_EXPIRY_S else f" until {format_time(relaxation.expires_s)}"
+        raise Skipped(f"NOT CHECKED{until}: {relaxation.reason}")
 
 
 class PlatformAppraisal:
-    """Checks 12 to 18, over verified claims."""
+    """Checks 13 to 19, over verified claims."""
 
     def __init__(
         self,
@@ -152,7 +159,7 @@ def check_debug(quote: Quote) -> tuple[str, None]:
 
 
 class IdentityAppraisal:
-    """Checks 19 to 22, over the report in the quote."""
+    """Checks 20 to 23, over the report in the quote."""
 
     def __init__(self, policy: AppraisalPolicy, quote: Quote, now_s: int) -> None:
         """Keep the facts."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The appraisal: 27 numbered checks, made in order, each with a verdict; the first failure is raised.
+"""The appraisal: 28 numbered checks, made in order, each with a verdict; the first failure is raised.
 
-1 is the kind of evidence; 2 to 4 the quote's form; 5 to 11 whether it is genuine (``genuineness``); 12 to 22
-whether that is good enough (``acceptability``); 23 to 27 whether it speaks for these keys, now. Every check that
+1 is the kind of evidence; 2 to 4 the quote's form; 5 to 12 whether it is genuine (``genuineness``); 13 to 23
+whether that is good enough (``acceptability``); 24 to 28 whether it speaks for these keys, now. Every check that
 can be made is made and reported, also after one has failed. ``docs/appraisal.md`` explains each.
 
 No I/O and no clock: evidence, endorsements, policy, marks, challenge and time are arguments.
@@ -82,7 +82,7 @@ class Terms:
 def appraise_report(
     report: AttestationReport, endorsements: Endorsements, terms: Terms, *, tee_type: TeeType, challenge: str
 ) -> Accepted:
-    """Appraise a report of one trust domain, all 27 checks.
+    """Appraise a report of one trust domain, all 28 checks.
 
     Args:
         report: Attacker-controlled evidence.
@@ -103,7 +103,7 @@ def appraise_report(
 
 
 def appraise_raw_quote(quote: bytes, endorsements: Endorsements, terms: Terms) -> Accepted:
-    """Appraise a quote that comes without a report: checks 2 to 22.
+    """Appraise a quote that comes without a report: checks 2 to 23.
 
     Args:
         quote: Attacker-controlled bytes, SGX or TDX.

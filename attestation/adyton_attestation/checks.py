@@ -30,6 +30,7 @@ class CheckName(StrEnum):
     QUOTE_FORMAT = "quote-format"
     QUOTE_LENGTH = "quote-length"
     DEBUG_DISABLED = "debug-disabled"
+    ENDORSEMENTS_FORMAT = "endorsements-format"
     SIGNING_CHAINS = "signing-chains"
     PCK_CHAIN = "pck-chain"
     ENDORSEMENTS_CURRENT = "endorsements-current"
@@ -60,6 +61,7 @@ NUMBERS: Final[dict[CheckName, int]] = {name: number for number, name in enumera
 ERRORS: Final[dict[CheckName, type[AttestationError]]] = {
     CheckName.QUOTE_FORMAT: MalformedEvidence,
     CheckName.QUOTE_LENGTH: MalformedEvidence,
+    CheckName.ENDORSEMENTS_FORMAT: EndorsementError,
     CheckName.SIGNING_CHAINS: EndorsementError,
     CheckName.PCK_CHAIN: EndorsementError,
     CheckName.ENDORSEMENTS_CURRENT: EndorsementError,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks 5 to 11: is the evidence genuine, and are the endorsements?
+"""Checks 5 to 12: is the evidence genuine, and are the endorsements?
 
 Every signature that matters is verified twice, by two libraries that share no code: here with ``cryptography``,
 one signature per check, so that a refusal names the one that failed; then as a whole by ``dcap-qvl``, which also
@@ -24,7 +24,7 @@ from adyton_attestation.quote import Quote
 def check_genuineness(
     ledger: Ledger, raw: bytes, quote: Quote, endorsements: Endorsements, *, anchor: TrustAnchor, now_s: int
 ) -> tuple[DcapClaims, str] | None:
-    """Make checks 5 to 11.
+    """Make checks 5 to 12.
 
     Args:
         ledger: Records the verdicts.
@@ -37,6 +37,7 @@ def check_genuineness(
     Returns:
         The verified claims with the name of the PCK CA, or None when something failed.
     """
+    ledger.run(CheckName.ENDORSEMENTS_FORMAT, lambda: _check_format(endorsements))
     ledger.run(CheckName.SIGNING_CHAINS, lambda: guard.check_signing_chains(endorsements, anchor))
     chain = ledger.run(CheckName.PCK_CHAIN, lambda: guard.check_pck_chain(quote, endorsements, anchor))
     ledger.run(
@@ -56,6 +57,13 @@ def check_genuineness(
     if claims is None or chain is None:
         return None
     return claims, common_name(chain[1])
+
+
+def _check_format(endorsements: Endorsements) -> tuple[str, None]:
+    # Unreadable parts never become an `Endorsements`; what is left to compare are the parts with one another.
+    if endorsements.tcb_info.pce_id == b"":
+        raise Refusal("TCB info that names a PCE", "none")
+    return "TCB info, QE identity, both CRLs and their chains can be read", None
 
 
 def _check_current(

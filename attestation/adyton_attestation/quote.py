@@ -220,6 +220,17 @@ class TdxQuoteV5(_QuoteBase):
 Quote: TypeAlias = SgxQuoteV3 | TdxQuoteV4 | TdxQuoteV5
 
 
+def looks_like_quote(data: bytes) -> bool:
+    """Whether bytes are meant to be a quote, sound or not: to tell a refused quote from another kind of file."""
+    if len(data) < _HEADER.size:
+        return False
+    version, key_type, tee_type, _, _, vendor, _ = _HEADER.unpack(data[: _HEADER.size])
+    typical: bool = (
+        version in {3, 4, 5} and key_type == KEY_TYPE_ECDSA_P256 and tee_type in {TEE_SGX, TEE_TDX}
+    )
+    return typical or vendor == INTEL_QE_VENDOR_ID
+
+
 def parse_quote(data: bytes) -> Quote:
     """Parse attacker-controlled bytes as a quote.
 
