@@ -17,10 +17,10 @@ Choices where the RFC leaves room:
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, TypeVar
 
 from adyton_protocol.bhttp_reader import Content, End, Event, MessageReader, RequestHead, ResponseHead
-from adyton_protocol.errors import LocalProtocolError, RemoteProtocolError
+from adyton_protocol.errors import LocalProtocolError
 from adyton_protocol.fields import Field, check_content_length, check_control, check_fields
 from adyton_protocol.varint import MAX_VARINT, encode_varint
 
@@ -45,6 +45,8 @@ _KNOWN_REQUEST: Final = b"\x00"
 _KNOWN_RESPONSE: Final = b"\x01"
 _INDETERMINATE_RESPONSE: Final = b"\x03"
 _TERMINATOR: Final = b"\x00"
+
+EventT = TypeVar("EventT", RequestHead, ResponseHead, Content, End)
 
 PadTo = int | Callable[[int], int]
 """A length in bytes to pad to, or a function from the bare length to it, like ``padding.bucket``."""
@@ -211,14 +213,6 @@ def _padded(encoded: bytes, pad_to: PadTo) -> bytes:
 # --- Reading ----------------------------------------------------------------------------------------
 
 
-class _Reader(Protocol):
-    """What reads a message piece by piece."""
-
-    def push(self, data: bytes) -> list[Event]: ...
-
-    def finish(self) -> list[Event]: ...
-
-
 class ResponseParser:
     """Reads one attacker-controlled response, of either framing, piece by piece.
 
@@ -257,9 +251,8 @@ def parse_request(data: bytes) -> Request:
         TruncatedMessage: It ends where a message may not end.
         RemoteProtocolError: It is malformed.
     """
-    head, content, end = _read_all(MessageReader(request=True), data)
-    if not isinstance(head, RequestHead):
-        raise RemoteProtocolError("not a request")
+    event, content, trailers = _read_all(data, request=True)
+    head = expect(RequestHead, event)
     return Request(
         method=head.method,
         scheme=head.scheme,
@@ -267,7 +260,7 @@ def parse_request(data: bytes) -> Request:
         path=head.path,
         headers=head.headers,
         content=content,
-        trailers=end.trailers,
+        trailers=trailers,
     )
 
 
@@ -278,16 +271,25 @@ def parse_response(data: bytes) -> Response:
         TruncatedMessage: It ends where a message may not end.
         RemoteProtocolError: It is malformed.
     """
-    head, content, end = _read_all(MessageReader(request=False), data)
-    if not isinstance(head, ResponseHead):
-        raise RemoteProtocolError("not a response")
-    return Response(status=head.status, headers=head.headers, content=content, trailers=end.trailers)
+    event, content, trailers = _read_all(data, request=False)
+    head = expect(ResponseHead, event)
+    return Response(status=head.status, headers=head.headers, content=content, trailers=trailers)
 
 
-def _read_all(reader: _Reader, data: bytes) -> tuple[Event, bytes, End]:
-    events = [*reader.push(data), *reader.finish()]
-    content = b"".join(event.data for event in events if isinstance(event, Content))
-    end = events[-1]
-    if not isinstance(end, End):
-        raise RemoteProtocolError("the message has no end")
-    return events[0], content, end
+def _read_all(data: bytes, *, request: bool) -> tuple[Event, bytes, tuple[Field, ...]]:
+    """Return the head, all content and the trailers."""
+    reader = MessageReader(request=request)
+    head, *contents, end = [*reader.push(data), *reader.finish()]
+    content = b"".join(expect(Content, event).data for event in contents)
+    return head, content, expect(End, end).trailers
+
+
+def expect(kind: type[EventT], event: Event) -> EventT:
+    """Return ``event``, which the order of events says is of this ``kind``.
+
+    Raises:
+        LocalProtocolError: It is not; a reader broke its contract.
+    """
+    if not isinstance(event, kind):
+        raise LocalProtocolError(f"expected {kind.__name__}, found {type(event).__name__}")
+    return event

@@ -86,7 +86,8 @@ class MessageReader:
         self._control: list[str] = []
         self._status = 0
         self._informational = 0
-        self._head: RequestHead | ResponseHead | None = None
+        self._has_head = False
+        self._headers: tuple[Field, ...] = ()
         self._fields: list[Field] = []
         self._section_bytes = 0
         self._name = b""
@@ -129,13 +130,9 @@ class MessageReader:
         self._closed = True
         if not self._may_end or self._buffer:
             raise TruncatedMessage("the binary HTTP message ends early")
-        if self._head is None:
+        if not self._has_head:
             self._end_headers()
-        head = self._head
-        if head is not None:
-            check_content_length(
-                head.headers, self._content_bytes, RemoteProtocolError, request=self._request
-            )
+        check_content_length(self._headers, self._content_bytes, RemoteProtocolError, request=self._request)
         return [*self._events, End(trailers=self._trailers)]
 
     # --- Elements -----------------------------------------------------------------------------------
@@ -256,9 +253,8 @@ class MessageReader:
         if self._request:
             method, scheme, authority, path = self._control
             check_control(method, scheme, authority, path, headers, RemoteProtocolError)
-            self._head = RequestHead(
-                method=method, scheme=scheme, authority=authority, path=path, headers=headers
-            )
+            head = RequestHead(method=method, scheme=scheme, authority=authority, path=path, headers=headers)
+            self._events.append(head)
         elif self._status < 200:  # noqa: PLR2004 - informational
             self._informational += 1
             if self._informational > MAX_INFORMATIONAL:
@@ -267,8 +263,9 @@ class MessageReader:
             self._may_end = False
             return
         else:
-            self._head = ResponseHead(status=self._status, headers=headers)
-        self._events.append(self._head)
+            self._events.append(ResponseHead(status=self._status, headers=headers))
+        self._headers = headers
+        self._has_head = True
         self._step = self._read_content_length
         self._may_end = True
 

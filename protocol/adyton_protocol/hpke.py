@@ -307,7 +307,7 @@ def setup_sender(
     public_key: bytes,
     info: bytes,
     *,
-    ephemeral: X25519PrivateKey | None = None,
+    insecure_ephemeral: X25519PrivateKey | None = None,
 ) -> tuple[bytes, SenderContext]:
     """Encapsulate to ``public_key`` and return the encapsulated key with the sealing context.
 
@@ -317,13 +317,13 @@ def setup_sender(
         aead: Cipher.
         public_key: 32 bytes (X25519) or 1216 bytes (X-Wing); attacker-controlled unless attested.
         info: Binds the context to its purpose.
-        ephemeral: The X25519 key to encapsulate with; only test vectors pass one. SECURITY: using one twice
+        insecure_ephemeral: The X25519 key to encapsulate with; only test vectors pass one. SECURITY: using one twice
             breaks confidentiality.
 
     Raises:
         RemoteProtocolError: The public key is unusable.
     """
-    own = X25519PrivateKey.generate() if ephemeral is None else ephemeral
+    own = X25519PrivateKey.generate() if insecure_ephemeral is None else insecure_ephemeral
     shared_secret, enc = _encapsulate(kem, public_key, own)
     return enc, SenderContext(*_key_schedule(kem, kdf, aead, shared_secret, info))
 

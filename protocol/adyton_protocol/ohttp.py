@@ -99,7 +99,7 @@ class RequestSealer:
         *,
         chunked: bool,
         suite: SymmetricSuite | None = None,
-        ephemeral: X25519PrivateKey | None = None,
+        insecure_ephemeral: X25519PrivateKey | None = None,
     ) -> None:
         """Encapsulate to ``config``.
 
@@ -107,7 +107,7 @@ class RequestSealer:
             config: The gateway's key. SECURITY: take it from an attested keyset only.
             chunked: Seal in chunks, and expect a chunked response.
             suite: One of ``config.suites``; the gateway's first choice by default.
-            ephemeral: The X25519 ephemeral key; only test vectors pass one.
+            insecure_ephemeral: The X25519 ephemeral key; only test vectors pass one.
 
         Raises:
             LocalProtocolError: ``suite`` is not in the configuration.
@@ -119,7 +119,12 @@ class RequestSealer:
         numbers = (config.kem, kdf, aead)
         header = bytes([config.key_id]) + b"".join(number.to_bytes(2, "big") for number in numbers)
         self._enc, self._context = setup_sender(
-            config.kem, kdf, aead, config.public_key, _info(header, chunked=chunked), ephemeral=ephemeral
+            config.kem,
+            kdf,
+            aead,
+            config.public_key,
+            _info(header, chunked=chunked),
+            insecure_ephemeral=insecure_ephemeral,
         )
         self._key_id = config.key_id
         self._chunked = chunked

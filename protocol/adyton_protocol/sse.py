@@ -30,7 +30,7 @@ class SseSplitter:
     """Splits a stream into its event groups, whatever the boundaries of the pieces."""
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        """Take the size, in bytes, beyond which an unfinished group is refused."""
+        """Take the size, in bytes, beyond which a group is refused."""
         self._buffer = bytearray()
         self._searched = 0
         self._max_event_bytes = max_event_bytes
@@ -41,7 +41,7 @@ class SseSplitter:
         Concatenated, all groups and the rest are exactly the input. Linear in the input overall.
 
         Raises:
-            RemoteProtocolError: An unfinished group grew too large.
+            RemoteProtocolError: A group is too large.
         """
         self._buffer += data
         events: list[bytes] = []
@@ -49,13 +49,17 @@ class SseSplitter:
         position = self._searched
         while (match := _BLANK_LINE.search(self._buffer, position)) is not None:
             events.append(bytes(self._buffer[start : match.end()]))
+            self._check_size(len(events[-1]))
             start = position = match.end()
         del self._buffer[:start]
         # A separator may straddle this piece and the next one.
         self._searched = max(0, len(self._buffer) - _LONGEST_SEPARATOR)
-        if len(self._buffer) > self._max_event_bytes:
-            raise RemoteProtocolError(f"a server-sent event exceeds {self._max_event_bytes} bytes")
+        self._check_size(len(self._buffer))
         return events
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_event_bytes:
+            raise RemoteProtocolError(f"a server-sent event exceeds {self._max_event_bytes} bytes")
 
     def finish(self) -> bytes:
         """Return what is left: empty when the stream ended after a blank line."""

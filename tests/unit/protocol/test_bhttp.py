@@ -400,15 +400,24 @@ GOOD = {"method": "GET", "scheme": "https", "authority": "a", "path": "/"}
         {"headers": ((b"a", b"b\nc"),)},
         {"headers": ((b"", b"b"),)},
         {"headers": ((b"content-length", b"1"),)},
+        {"headers": ((b"a", b""),) * (MAX_FIELDS + 1)},
+        {"headers": ((b"a", b"v" * MAX_SECTION_BYTES),)},
         {"trailers": ((b"content-type", b"x"),)},
     ],
-    ids=str,
+    ids=lambda changes: str(changes)[:60],
 )
 def test_unwritable_requests(changes: dict[str, Any]) -> None:
     """What a strict reader would refuse cannot be written."""
     encode_request(Request(**GOOD))
     with pytest.raises(LocalProtocolError):
         encode_request(Request(**{**GOOD, **changes}))
+
+
+def test_events_of_the_wrong_kind_are_noticed() -> None:
+    """A reader that broke its own order of events would be an error, not a half-read message."""
+    assert bhttp.expect(Content, Content(b"x")) == Content(b"x")
+    with pytest.raises(LocalProtocolError):
+        bhttp.expect(End, Content(b"x"))
 
 
 def test_every_error_belongs_to_the_tree() -> None:

@@ -83,7 +83,7 @@ def test_published_vectors_seal(vector: dict[str, Any]) -> None:
         Aead(vector["aead_id"]),
         unhex(vector["recipient_public"]),
         unhex(vector["info"]),
-        ephemeral=X25519PrivateKey.from_private_bytes(unhex(vector["ephemeral_private"])),
+        insecure_ephemeral=X25519PrivateKey.from_private_bytes(unhex(vector["ephemeral_private"])),
     )
     assert enc == unhex(vector["enc"])
     for message in vector["encryptions"]:
@@ -117,7 +117,7 @@ def test_accumulated_vectors(vector: dict[str, Any]) -> None:
         aead,
         unhex(vector["recipient_public"]),
         info,
-        ephemeral=X25519PrivateKey.from_private_bytes(unhex(vector["ephemeral_private"])),
+        insecure_ephemeral=X25519PrivateKey.from_private_bytes(unhex(vector["ephemeral_private"])),
     )
     assert enc == unhex(vector["enc"])
     recipient = setup_recipient(x25519_key(vector["recipient_private"]), kdf, aead, enc, info)
@@ -390,3 +390,5 @@ def test_too_much_expansion_is_our_mistake() -> None:
     for length in (-1, 8161):
         with pytest.raises(LocalProtocolError):
             sender.export(b"", length)
+        with pytest.raises(LocalProtocolError):
+            hpke.hkdf_expand(bytes(32), b"", length)

@@ -130,7 +130,7 @@ def client_of(vector: dict[str, Any]) -> RequestSealer:
         parse_key_config(unhex(vector["key_config"])),
         chunked=vector["chunked"],
         suite=(Kdf(kdf), Aead(aead)),
-        ephemeral=X25519PrivateKey.from_private_bytes(unhex(vector["ephemeral_private"])),
+        insecure_ephemeral=X25519PrivateKey.from_private_bytes(unhex(vector["ephemeral_private"])),
     )
 
 
@@ -326,6 +326,17 @@ def test_every_flipped_bit_of_a_response_is_noticed(chunked: bool) -> None:
         exchange.sealer._has_opener = False
         opener = exchange.sealer.response_opener()
         assert b"onetwo".startswith(seen_before_refusal(opener, bytewise(bytes(damaged))))
+
+
+def test_every_byte_of_an_x_wing_key_is_bound() -> None:
+    """No other encapsulated key opens the request: one that did would slip past the memory of replays."""
+    exchange = Exchange(Kem.X_WING)
+    wire = sealed(exchange.sealer, [b"text"])
+    for position in range(7, 7 + 1120):
+        damaged = bytearray(wire)
+        damaged[position] ^= 0x80
+        with pytest.raises(OpenError):
+            opened(exchange.gateway(), [bytes(damaged)])
 
 
 @pytest.mark.parametrize(("kem", "aead", "chunked"), MODES)

@@ -51,9 +51,11 @@ def test_all_line_ends(end: bytes) -> None:
 def test_a_group_may_not_grow_without_bound() -> None:
     """A stream that never ends a group is refused at the limit, not buffered."""
     splitter = SseSplitter(max_event_bytes=100)
-    assert splitter.push(b"x" * 100) == []
+    assert splitter.push(b"x" * 98 + b"\n\n" + b"x" * 100) == [b"x" * 98 + b"\n\n"]
     with pytest.raises(RemoteProtocolError):
         splitter.push(b"x")
+    with pytest.raises(RemoteProtocolError):
+        SseSplitter(max_event_bytes=100).push(b"x" * 99 + b"\n\n")
 
 
 def test_many_small_pieces_cost_linear_time() -> None:
