@@ -126,8 +126,8 @@ def read_catalog(path: Path) -> Catalog:
 
 
 def _toml(value: str | float) -> str:
-    # A JSON string without surrogate escapes is a TOML basic string.
-    return json.dumps(value, ensure_ascii=False)
+    # A JSON string without surrogate escapes is a TOML basic string, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _line(table: Entry | Sampling, key: str) -> str:
