@@ -6,7 +6,6 @@ or machine.
 """
 
 import argparse
-import asyncio
 import dataclasses
 import json
 import sys
@@ -27,7 +26,7 @@ from adyton_host.config import (
 )
 from adyton_host.enclave_config import EnclaveConfig, read_overrides
 from adyton_host.errors import EnclaveStartError
-from adyton_host.service import SIMULATED_ENCLAVE, Plan, Ready, run
+from adyton_host.service import SIMULATED_ENCLAVE, Plan, Ready, up
 from adyton_host.simulation import BANNER, SimulationDir, prepare
 from adyton_host.state import read_record
 from adyton_host.supervisor import EnclaveLaunch, free_port
@@ -175,7 +174,6 @@ def _up(arguments: argparse.Namespace) -> int:
     # Beside the relay's port where possible, so that the configuration digest stays the same next time.
     port = free_port(arguments.port + 1 if 0 < arguments.port < _MAX_PORT else 0)
     launch = EnclaveLaunch(command=SIMULATED_ENCLAVE, config=config.to_toml(port=port), port=port)
-    prepare(simulation, launch.config)
     plan = Plan(
         settings=HostSettings(
             host=arguments.host,
@@ -186,8 +184,9 @@ def _up(arguments: argparse.Namespace) -> int:
         launch=launch,
         model=model.name,
         simulation=simulation,
+        prepare=lambda: prepare(simulation, launch.config),
     )
-    asyncio.run(run(plan, _announce_json if arguments.json else _announce))
+    up(plan, _announce_json if arguments.json else _announce)
     print("stopped", file=sys.stderr)
     return _OK
 

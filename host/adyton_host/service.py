@@ -25,7 +25,7 @@ from adyton_host.metrics import Metrics
 from adyton_host.relay import Relay, enclave_client
 from adyton_host.routing import RoutingTable
 from adyton_host.simulation import SimulationDir
-from adyton_host.state import StateDir, hold_state_dir
+from adyton_host.state import StateDir, hold_simulation_dir, hold_state_dir
 from adyton_host.supervisor import EnclaveLaunch, Supervisor
 from adyton_protocol.errors import ConfigError
 
@@ -60,12 +60,14 @@ class Plan:
         launch: The enclave.
         model: Name of the model that it serves.
         simulation: The simulated platform.
+        prepare: Makes the platform ready; called once its directory is ours.
     """
 
     settings: HostSettings
     launch: EnclaveLaunch
     model: str
     simulation: SimulationDir
+    prepare: Callable[[], None]
 
 
 class _Server(uvicorn.Server):
@@ -150,55 +152,66 @@ class Signals:
             loop.add_signal_handler(number, self.stop.set)
 
 
-async def run(plan: Plan, announce: Callable[[Ready], None]) -> None:
+def up(plan: Plan, announce: Callable[[Ready], None]) -> None:
     """Run a host until a signal asks it to end; call ``announce`` once its enclave attests.
 
     Raises:
-        ConfigError: The state directory or the address is taken.
+        ConfigError: A directory or the address is taken.
+        SetupError: The simulated platform could not be prepared.
         EnclaveStartError: The enclave never attested.
     """
     settings = plan.settings
-    with hold_state_dir(settings.state_dir) as state, contextlib.closing(_open_log(state)):
-        signals = Signals()
-        async with contextlib.AsyncExitStack() as stack:
-            listener = bind(settings.host, settings.port)
-            stack.callback(listener.close)
-            client = await stack.enter_async_context(enclave_client(settings.limits))
-            table, metrics = RoutingTable(client), Metrics()
-            supervisor = Supervisor(
-                plan.launch,
-                state=state,
+    with (
+        hold_state_dir(settings.state_dir) as state,
+        hold_simulation_dir(plan.simulation.path),
+        contextlib.closing(bind(settings.host, settings.port)) as listener,
+        contextlib.closing(_open_log(state)),
+    ):
+        plan.prepare()
+        asyncio.run(_run(plan, state, listener, announce))
+
+
+async def _run(
+    plan: Plan, state: StateDir, listener: socket.socket, announce: Callable[[Ready], None]
+) -> None:
+    settings, signals = plan.settings, Signals()
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(enclave_client(settings.limits))
+        table, metrics = RoutingTable(client), Metrics()
+        supervisor = Supervisor(
+            plan.launch,
+            state=state,
+            table=table,
+            client=client,
+            timing=settings.timing,
+            on_restart=metrics.enclave_restarted,
+        )
+        # The enclave is stopped after the relay has drained, and before the client closes.
+        stack.push_async_callback(supervisor.stop)
+        app = create_app(
+            HostParts(
+                relay=Relay(client, table, settings.limits),
                 table=table,
-                client=client,
-                timing=settings.timing,
-                on_restart=metrics.enclave_restarted,
-            )
-            # The enclave is stopped after the relay has drained, and before the client closes.
-            stack.push_async_callback(supervisor.stop)
-            app = create_app(
-                HostParts(
-                    relay=Relay(client, table, settings.limits),
-                    table=table,
-                    metrics=metrics,
-                    endorsements=plan.simulation.endorsements,
-                    simulated=True,
-                )
-            )
-            ready = Ready(
-                base_url=base_url_of(listener),
-                pid=os.getpid(),
-                enclave_pid=None,
-                model=plan.model,
+                metrics=metrics,
+                endorsements=plan.simulation.endorsements,
                 simulated=True,
-                state_dir=settings.state_dir,
-                simulation_dir=plan.simulation.path,
             )
-            state.write_record({"pid": ready.pid, "base_url": ready.base_url, "model": ready.model})
-            server = await stack.enter_async_context(serving(app, listener, drain_s=settings.drain_s))
-            if await _unless_stopped(supervisor.start(), signals):
-                announce(replace(ready, enclave_pid=supervisor.pid))
-                await _first_of(server, signals)
-            logs.log("stopping")
+        )
+        ready = Ready(
+            base_url=base_url_of(listener),
+            pid=os.getpid(),
+            enclave_pid=None,
+            model=plan.model,
+            simulated=True,
+            state_dir=settings.state_dir,
+            simulation_dir=plan.simulation.path,
+        )
+        state.write_record({"pid": ready.pid, "base_url": ready.base_url, "model": ready.model})
+        server = await stack.enter_async_context(serving(app, listener, drain_s=settings.drain_s))
+        if await _unless_stopped(supervisor.start(), signals):
+            announce(replace(ready, enclave_pid=supervisor.pid))
+            await _first_of(server, signals)
+        logs.log("stopping")
 
 
 async def _unless_stopped(start: Coroutine[None, None, None], signals: Signals) -> bool:

@@ -17,6 +17,7 @@ RECORD_NAME: Final = "host.json"
 RELAY_LOG_NAME: Final = "relay.log"
 ENCLAVE_LOG_NAME: Final = "enclave.log"
 _LOCK_NAME: Final = "lock"
+_SIMULATION_LOCK_NAME: Final = ".host.lock"
 _RUNS_NAME: Final = "run"
 _PRIVATE_DIR: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
@@ -80,32 +81,61 @@ def read_record(path: Path) -> dict[str, object] | None:
 
 
 @contextlib.contextmanager
+def hold_lock(directory: Path, name: str) -> Iterator[None]:
+    """Create the directory if need be and hold its lock ``name`` for this process alone.
+
+    Raises:
+        ConfigError: The directory cannot be used.
+        BlockingIOError: Another process holds the lock.
+    """
+    try:
+        directory.mkdir(mode=_PRIVATE_DIR, parents=True, exist_ok=True)
+        lock = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+    except OSError as error:
+        raise ConfigError(f"cannot use the directory {directory}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
 def hold_state_dir(path: Path) -> Iterator[StateDir]:
-    """Create the directory if need be and hold it for this process alone.
+    """Hold a state directory for this process alone.
 
     Raises:
         ConfigError: It cannot be created, or another host runs on it.
     """
-    try:
-        path.mkdir(mode=_PRIVATE_DIR, parents=True, exist_ok=True)
-        lock = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
-    except OSError as error:
-        raise ConfigError(f"cannot use the state directory {path}: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(hold_lock(path, _LOCK_NAME))
+        except BlockingIOError as error:
             record = read_record(path) or {}
             who = f" (process {record.get('pid')}, {record.get('base_url')})" if record else ""
             raise ConfigError(
                 f"another adyton-host already runs on the state directory {path}{who}; stop it, or give this "
-                "one its own with --state and --port"
+                "one its own with --state, --simulation-dir and --port"
             ) from error
         state = StateDir(path)
         state.clear()
+        stack.callback(state.clear)
+        yield state
+
+
+@contextlib.contextmanager
+def hold_simulation_dir(path: Path) -> Iterator[None]:
+    """Hold a simulation directory: its policy accepts the enclave of one host at a time.
+
+    Raises:
+        ConfigError: It cannot be created, or another host uses it.
+    """
+    with contextlib.ExitStack() as stack:
         try:
-            yield state
-        finally:
-            state.clear()
-    finally:
-        os.close(lock)
+            stack.enter_context(hold_lock(path, _SIMULATION_LOCK_NAME))
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another adyton-host already uses the simulation directory {path}; give this one its own "
+                "with --simulation-dir"
+            ) from error
+        yield

@@ -21,7 +21,7 @@ from adyton_host.enclave_config import EnclaveConfig
 from adyton_host.errors import EnclaveStartError
 from adyton_host.relay import enclave_client
 from adyton_host.routing import RoutingTable
-from adyton_host.state import StateDir, hold_state_dir, read_record
+from adyton_host.state import StateDir, hold_simulation_dir, hold_state_dir, read_record
 from adyton_host.supervisor import EnclaveLaunch, Supervisor, free_port
 from adyton_protocol import media
 from adyton_protocol.errors import ConfigError
@@ -175,12 +175,19 @@ def test_two_hosts_cannot_share_a_state_directory(tmp_path: Path) -> None:
         pass
 
 
+def test_two_hosts_cannot_share_a_simulation_directory(tmp_path: Path) -> None:
+    """Its policy accepts one host's enclave; a second host would make clients refuse the first one's."""
+    refused = pytest.raises(ConfigError, match="--simulation-dir")
+    with hold_simulation_dir(tmp_path), refused, hold_simulation_dir(tmp_path):
+        pass
+
+
 HOST_PROGRAM = """
-import asyncio, sys
+import sys
 from pathlib import Path
 from adyton_host.config import HostSettings, SupervisorTiming
 from adyton_host.enclave_config import EnclaveConfig
-from adyton_host.service import Plan, run
+from adyton_host.service import Plan, up
 from adyton_host.simulation import SimulationDir
 from adyton_host.supervisor import EnclaveLaunch, free_port
 directory, script = Path(sys.argv[1]), sys.argv[2]
@@ -194,8 +201,9 @@ plan = Plan(
     ),
     model="m",
     simulation=SimulationDir(path=directory),
+    prepare=lambda: None,
 )
-asyncio.run(run(plan, lambda ready: print(ready.base_url, ready.enclave_pid, flush=True)))
+up(plan, lambda ready: print(ready.base_url, ready.enclave_pid, flush=True))
 print("stopped", flush=True)
 """
 
