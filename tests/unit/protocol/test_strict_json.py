@@ -85,6 +85,11 @@ def test_objects_that_json_cannot_produce_are_refused(value: object) -> None:
         json_value([value], what="document", error=ReceiptError)
 
 
+def test_tuples_of_our_own_side_become_arrays() -> None:
+    """Frozen dataclasses hold tuples; in a document they are arrays."""
+    assert json_value({"a": (1, (2,))}, what="document", error=ReceiptError) == {"a": [1, [2]]}
+
+
 def test_a_copied_value_shares_nothing_with_its_source() -> None:
     """A caller who keeps the original cannot change what was checked."""
     source: dict[str, list[int]] = {"a": [1]}
