@@ -10,10 +10,10 @@ from adyton.address import INNER_BASE_URL, Address
 from adyton.edge import Clock, fresh_challenge, wall_clock_s
 from adyton.receipts import ReceiptRecord
 from adyton.sdk import make_async_openai
-from adyton.session import Attested, Session, Verdict
+from adyton.session import Attested, Verdict
 from adyton.simulation import Simulation
 from adyton.transport import DEFAULT_TIMEOUT, AsyncDriver, AsyncSealedTransport, Link
-from adyton.trust import PolicySource, appraiser_for
+from adyton.trust import PolicySource, new_session
 from adyton.wire import Dialer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class AsyncClient:
             ConfigError: The arguments contradict each other or a file is unusable.
         """
         address = Address.parse(base_url)
-        session = Session(appraiser_for(policy, simulation))
+        session = new_session(policy, simulation)
         link = Link(
             Dialer(address=address, api_key=api_key), session, clock=clock, challenges=fresh_challenge
         )

@@ -14,7 +14,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from adyton.marks import KeepMarks, forget
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
+from adyton_attestation.marks import NO_MARKS, HighWaterMarks
 from adyton_attestation.result import AttestationResult
 from adyton_attestation.simulation import SimulatedResult
 from adyton_protocol.report import AttestationReport, parse_report
@@ -33,7 +35,13 @@ class Appraiser(Protocol):
     """What a session needs of ``Verifier`` and ``SimulatedVerifier``."""
 
     def appraise(
-        self, report: AttestationReport, endorsements: Endorsements, *, challenge: str, now_s: int
+        self,
+        report: AttestationReport,
+        endorsements: Endorsements,
+        *,
+        challenge: str,
+        now_s: int,
+        marks: HighWaterMarks = NO_MARKS,
     ) -> Verdict:
         """Check the evidence against policy, challenge and time, or raise ``AttestationError``."""
         ...
@@ -80,8 +88,19 @@ class Attested:
 class Session:
     """The state machine. Not thread-safe by itself; the drivers hold a lock around an attestation."""
 
-    def __init__(self, appraiser: Appraiser) -> None:
+    def __init__(
+        self, appraiser: Appraiser, *, marks: HighWaterMarks = NO_MARKS, keep_marks: KeepMarks = forget
+    ) -> None:
+        """Start fresh.
+
+        Args:
+            appraiser: The verifier that the caller chose.
+            marks: High-water marks of earlier sessions.
+            keep_marks: Called with the new marks after every appraisal that passed.
+        """
         self._appraiser = appraiser
+        self._marks = marks
+        self._keep_marks = keep_marks
         self._attested: Attested | None = None
         self._expired = False
 
@@ -110,8 +129,14 @@ class Session:
             AttestationError: The evidence is not accepted; the state does not change.
         """
         verdict = self._appraiser.appraise(
-            parse_report(report), parse_endorsements(endorsements), challenge=challenge, now_s=now_s
+            parse_report(report),
+            parse_endorsements(endorsements),
+            challenge=challenge,
+            now_s=now_s,
+            marks=self._marks,
         )
+        self._marks = verdict.marks
+        self._keep_marks(verdict.marks)
         attested = Attested(
             verdict=verdict,
             challenge=challenge,

@@ -7,7 +7,8 @@ releases he trusts; a simulated one needs a :class:`~adyton.simulation.Simulatio
 
 from pathlib import Path
 
-from adyton.session import Appraiser
+from adyton.marks import MarkFile, default_path
+from adyton.session import Appraiser, Session
 from adyton.simulation import Simulation
 from adyton_attestation.policy import AppraisalPolicy
 from adyton_attestation.verifier import Verifier
@@ -34,6 +35,19 @@ def appraiser_for(policy: PolicySource | None, simulation: Simulation | None) ->
             "(simulation=Simulation.from_dir(), or --simulated)"
         )
     return Verifier(policy if isinstance(policy, AppraisalPolicy) else read_policy(Path(policy)))
+
+
+def new_session(policy: PolicySource | None, simulation: Simulation | None) -> Session:
+    """Make the session for what the caller chose; for a real appliance with the marks of earlier ones.
+
+    Raises:
+        ConfigError: As :func:`appraiser_for`, or the kept marks are damaged.
+    """
+    appraiser = appraiser_for(policy, simulation)
+    if simulation is not None:
+        return Session(appraiser)
+    file = MarkFile(default_path())
+    return Session(appraiser, marks=file.load(), keep_marks=file.keep)
 
 
 def read_policy(path: Path) -> AppraisalPolicy:
