@@ -31,7 +31,8 @@ SCALING_RUN: Final = "scaling.run"
 ANSWER_SCORED: Final = "answer.scored"
 VALIDATION_CHECKED: Final = "validation.checked"
 
-MAX_RECEIPT_BYTES: Final = 128 * 1024
+MAX_RECEIPT_BYTES: Final = 40 * 1024
+"""Largest canonical form: as base64url it still fits into the header section of an answer."""
 MAX_EVENTS: Final = 256
 SIGNATURE_BYTES: Final = 64
 

@@ -26,10 +26,13 @@ from wire_examples import (
     receipt,
 )
 
+from adyton_protocol import bhttp
 from adyton_protocol.digests import Digest, commitment_matches, jcs, opening_key, sha256_hex
 from adyton_protocol.errors import LocalProtocolError, ReceiptError
 from adyton_protocol.keyset import PublicKeyEntry
 from adyton_protocol.receipt import (
+    MAX_RECEIPT_BYTES,
+    RECEIPT_HEADER,
     REQUEST_BODY_LABEL,
     RESPONSE_BODY_LABEL,
     Receipt,
@@ -349,6 +352,24 @@ def test_the_builder_guards_its_own_events_and_labels() -> None:
     for label in (REQUEST_BODY_LABEL, RESPONSE_BODY_LABEL, "Bad Label"):
         with pytest.raises(LocalProtocolError):
             building.commitment(label, b"")
+
+
+def test_the_largest_receipt_fits_into_the_header_of_an_answer() -> None:
+    """A receipt that can be signed can be delivered; one byte more is refused at the signer's side."""
+    base = len(builder_receipt("r").to_bytes())
+
+    def padded(length: int) -> Receipt:
+        building = builder(receipt_id="r")
+        building.event("x", {"text": "y" * (length - base - len('{"text":"","type":"x"},'))})
+        return building.sign(Signer(), served_at=SERVED_AT, streamed=True)
+
+    largest = padded(MAX_RECEIPT_BYTES)
+    assert len(largest.to_bytes()) == MAX_RECEIPT_BYTES
+    field = (RECEIPT_HEADER.encode(), largest.header_value().encode())
+    answer = bhttp.encode_response(bhttp.Response(status=200, headers=(field,), content=b""))
+    assert parse_receipt_header(bhttp.parse_response(answer).headers[0][1].decode()) == largest
+    with pytest.raises(LocalProtocolError):
+        padded(MAX_RECEIPT_BYTES + 1)
 
 
 def test_events_are_recorded_as_they_were() -> None:

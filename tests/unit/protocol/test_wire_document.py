@@ -65,7 +65,7 @@ def test_every_problem_type_is_listed(name: str) -> None:
         f"{FRAME_BYTES} bytes every {int(TICK_S * 1000)} ms", f"nesting up to {MAX_DEPTH};",
         f"at most {MAX_NOT_AFTER_S} |",
         f"up to {MAX_KEYS} keys", f"up to {MAX_MODELS} objects", f"up to {MAX_OHTTP_KEYS_BYTES // 1024} KiB;",
-        f"| `version` | integer | {EXTENSION_VERSION} |", f"At most {MAX_RECEIPT_BYTES // 1024} KiB.",
+        f"| `version` | integer | {EXTENSION_VERSION} |", f"At most {MAX_RECEIPT_BYTES // 1024} KiB,",
         f"1 to {MAX_EVENTS} events", f"`{RECEIPT_HEADER}`", f"`{RECEIPT_ID_HEADER}`", f"| `{REQUEST_RECEIVED}` |",
         f"| `{MODEL_IDENTITY}` |", f"| `{GENERATION_FINISHED}` |", f"| `{RESPONSE_RETURNED}` |",
         f"| `{SCALING_RUN}`, `{ANSWER_SCORED}`, `{VALIDATION_CHECKED}` |",
