@@ -30,6 +30,7 @@ from adyton_host.supervisor import EnclaveLaunch, Supervisor
 from adyton_protocol.errors import ConfigError
 
 SIMULATED_ENCLAVE: Final = (sys.executable, "-I", "-m", "adyton_enclave")
+_LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- translated, not bound
 _BACKLOG: Final = 2048
 _MAX_CONNECTIONS: Final = 4096
 _KEEP_ALIVE_S: Final = 30
@@ -104,8 +105,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def base_url_of(listener: socket.socket) -> str:
-    """The URL under which the relay answers."""
+    """A URL under which the relay answers; by loopback when it listens on every address."""
     host, port = listener.getsockname()[:2]
+    host = _LOOPBACK_OF.get(host, host)
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 

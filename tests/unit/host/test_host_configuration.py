@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adyton_host import cli
 from adyton_host.catalog import CatalogModel, choose, load_catalog
 from adyton_host.enclave_config import EnclaveConfig, read_overrides
-from adyton_host.service import bind
+from adyton_host.service import base_url_of, bind
 from adyton_protocol.errors import ConfigError
 
 DIGEST = "9f" * 32
@@ -163,6 +163,16 @@ def test_the_listener_names_tcp_as_its_protocol() -> None:
     """Otherwise asyncio leaves Nagle's algorithm on, and small chunks wait 40 ms each."""
     with bind("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:")],  # noqa: S104
+)
+def test_the_base_url_is_one_that_a_client_can_use(host: str, url: str) -> None:
+    """Also when the relay listens on every address."""
+    with bind(host, 0) as listener:
+        assert base_url_of(listener) == f"{url}{listener.getsockname()[1]}"
 
 
 def test_status_of_nothing_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -78,6 +79,30 @@ async def test_a_client_that_hangs_up_in_mid_answer_closes_the_enclave_connectio
         async with asyncio.timeout(5):
             await hung_up.wait()
         assert await until_outcome(host, "client-gone") == 1
+        assert host.relay.gate.inside == 0
+
+
+async def test_a_client_that_takes_nothing_is_given_up() -> None:
+    """An answer that nobody takes does not hold a place, nor the enclave's sequence, for ever."""
+    hung_up = asyncio.Event()
+
+    async def endless(call: Call) -> None:
+        await call.read_body()
+        await call.start()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await call.part(bytes(65536))
+        hung_up.set()
+
+    async with running_host(FakeEnclave(endless), limits=RelayLimits(download_idle_s=0.1)) as host:
+        url = urlsplit(host.base_url)
+        _, writer = await asyncio.open_connection(url.hostname, url.port, limit=1024)
+        head = f"POST {GATEWAY} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(SEALED)}\r\n"
+        writer.write(f"{head}Content-Type: {CHUNKED['content-type']}\r\n\r\n".encode() + SEALED)
+        async with asyncio.timeout(10):
+            await hung_up.wait()
+        assert await until_outcome(host, "client-gone") == 1
+        writer.transport.abort()
 
 
 async def test_a_client_that_hangs_up_before_the_answer_closes_the_enclave_connection() -> None:
