@@ -53,12 +53,6 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.globals.pop("lipsum", None)
         self.globals["raise_exception"] = _raise_exception
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        # `str.format` and friends can reach attributes around the sandbox; no template needs them.
-        if isinstance(obj, str) and attr in {"format", "format_map"}:
-            return False
-        return super().is_safe_attribute(obj, attr, value)
-
 
 def _raise_exception(message: object) -> NoReturn:
     raise _Refused(str(message))
@@ -134,29 +128,22 @@ class ChatTemplate:
             raise InvalidRequest("the messages use up all private-use characters", param="messages") from None
 
     def _render(self, variables: Mapping[str, object]) -> str:
-        pieces = []
+        pieces: list[str] = []
         length = 0
         try:
             for piece in self._template.generate(variables):
                 length += len(piece)
                 if length > MAX_RENDERED_CHARS:
-                    raise InvalidRequest("the rendered conversation is too long", param="messages")
+                    break
                 pieces.append(piece)
-        except _Refused:
-            # Its text is the template's, but templates quote messages in it.
+        except Exception as error:  # noqa: BLE001  # a template is a program and may fail in any way
+            # SECURITY: not chained and not quoted; templates put messages into their own errors.
+            kind = "refuses" if isinstance(error, _Refused) else "cannot render"
             raise InvalidRequest(
-                "the model's chat template refuses this conversation", param="messages"
+                f"the model's chat template {kind} this conversation", param="messages"
             ) from None
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            OverflowError,
-            RecursionError,
-        ):
-            raise InvalidRequest("the model's chat template cannot render this", param="messages") from None
+        if length > MAX_RENDERED_CHARS:
+            raise InvalidRequest("the rendered conversation is too long", param="messages")
         return "".join(pieces)
 
     def _tokenize(self, rendered: str, originals: Mapping[int, str]) -> list[int]:

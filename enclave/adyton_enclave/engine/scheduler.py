@@ -25,7 +25,7 @@ from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_protocol.errors import OutOfMemory
 
 RESERVE_TOKENS = 32
-"""Cells kept free per running sequence at admission, against immediate preemption."""
+"""Cells kept free at admission for each running sequence that wants so many, against immediate preemption."""
 
 
 class KvMemory(Protocol):
@@ -121,7 +121,7 @@ class Scheduler:
             tokens = min(tokens, self._prefill_tokens)
         candidates = self._prefilling_and_admitted()
         while tokens > 0 and cells > 0 and (sequence := next(candidates, None)) is not None:
-            count = min(sequence.n_remaining, tokens, cells)
+            count = min(self._next_stop(sequence), tokens, cells)
             work.append(Work(sequence, sequence.n_computed, count))
             tokens -= count
             cells -= count
@@ -169,7 +169,8 @@ class Scheduler:
     def _next_admissible(self) -> Sequence | None:
         """Admit the first sequence of the first tenant in turn for which there is room."""
         committed = sum(running.n_remaining for running in self._running)
-        room = self._budget.free - committed - RESERVE_TOKENS * len(self._running)
+        reserve = sum(min(RESERVE_TOKENS, running.n_wanted) for running in self._running)
+        room = self._budget.free - committed - reserve
         for tenant in list(self._waiting):
             sequence = self._head(tenant)
             if sequence is None:
@@ -243,6 +244,17 @@ class Scheduler:
         for sequence in reversed(group.sequences):
             if sequence.phase is Phase.HELD and sequence is not but:
                 self._enqueue(sequence, front=True)
+
+    @staticmethod
+    def _next_stop(sequence: Sequence) -> int:
+        """Tokens to compute at most: a sequence stops short of its last prompt token while siblings wait.
+
+        Otherwise an answer of one token would be over before anybody forked from it.
+        """
+        group = sequence.group
+        if sequence.n_computed < group.n_shared and any(s.phase is Phase.HELD for s in group.sequences):
+            return group.n_shared - sequence.n_computed
+        return sequence.n_remaining
 
     @staticmethod
     def _donor(group: Group) -> Sequence | None:

@@ -56,6 +56,11 @@ class Sequence:
         return len(self.token_ids) - self.group.n_prompt
 
     @property
+    def n_wanted(self) -> int:
+        """Tokens that may still be drawn."""
+        return self.group.request.max_tokens - self.n_generated
+
+    @property
     def has_prefix(self) -> bool:
         """True when siblings can fork from this sequence's KV cells."""
         return self.phase is Phase.RUNNING and self.n_computed >= self.group.n_shared
