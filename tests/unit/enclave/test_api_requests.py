@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests are parsed at the edge: complete, typed and bounded, or refused with the name of the field."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.enclave.harness import CHAT
+
+from adyton_enclave.api.errors import UnknownParameter, UnsupportedParameter
+from adyton_enclave.api.types import (
+    ChatRequest,
+    CompletionRequest,
+    RequestLimits,
+    parse_chat_request,
+    parse_completion_request,
+)
+from adyton_enclave.privacy import Profile
+from adyton_protocol.errors import InvalidRequest
+
+LIMITS = RequestLimits(max_candidates=16, max_prompts=4)
+TEXT: dict[str, object] = {"prompt": "x"}
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from(
+    [
+        "model", "messages", "prompt", "n", "max_tokens", "max_completion_tokens", "stop", "temperature", "top_p",
+        "top_k", "min_p", "seed", "logprobs", "top_logprobs", "stream", "stream_options", "privacy", "user", "tools",
+        "response_format", "frequency_penalty", "echo", "best_of", "logit_bias", "unknown",
+    ]
+)  # fmt: skip
+
+
+def chat(body: object) -> ChatRequest:
+    """Parse a chat request."""
+    return parse_chat_request(json.dumps(body).encode(), LIMITS)
+
+
+def completion(body: object) -> CompletionRequest:
+    """Parse a completion request."""
+    return parse_completion_request(json.dumps(body).encode(), LIMITS)
+
+
+def test_a_minimal_chat_request() -> None:
+    """Messages suffice; everything else is the model's default."""
+    parsed = chat({"messages": [{"role": "user", "content": "hello"}]})
+    assert parsed.messages == (("user", "hello"),)
+    assert parsed.options.model == "default"
+    assert parsed.options.n == 1
+    assert parsed.options.temperature is None
+    assert parsed.options.privacy is None
+    assert not parsed.options.stream
+
+
+def test_every_field_is_taken() -> None:
+    """What is served arrives as it was meant."""
+    parsed = chat(
+        CHAT
+        | {
+            "n": 3, "max_completion_tokens": 7, "stop": ["a", "b"], "temperature": 0, "top_p": 0.5, "top_k": 40,
+            "min_p": 0.1, "seed": -5, "logprobs": True, "top_logprobs": 2, "stream": True,
+            "stream_options": {"include_usage": True}, "privacy": "cadence", "user": "somebody",
+        }
+    )  # fmt: skip
+    options = parsed.options
+    assert (options.n, options.max_tokens, options.stop, options.seed) == (3, 7, ("a", "b"), -5)
+    assert (options.temperature, options.top_p, options.top_k, options.min_p) == (0.0, 0.5, 40, 0.1)
+    assert (options.logprobs, options.stream, options.include_usage) == (2, True, True)
+    assert options.privacy is Profile.CADENCE
+
+
+def test_text_parts_and_developer_messages() -> None:
+    """Content parts are joined; ``developer`` is OpenAI's newer word for ``system``."""
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    parsed = chat({"messages": [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}]})
+    assert parsed.messages == (("system", "s"), ("user", "ab"))
+
+
+def test_an_answer_of_the_sdk_can_be_sent_back() -> None:
+    """``message.model_dump()`` of an earlier answer, null fields and all, is a valid message."""
+    message = {
+        "content": "answer", "refusal": None, "role": "assistant", "annotations": None, "audio": None,
+        "function_call": None, "tool_calls": None,
+    }  # fmt: skip
+    assert chat({"messages": [message]}).messages == (("assistant", "answer"),)
+
+
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": ["x"]}, "messages[0]"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": "x", "mood": 1}]}, "messages[0].mood"),
+        ({"n": 0}, "n"),
+        ({"n": 17}, "n"),
+        ({"n": "2"}, "n"),
+        ({"n": True}, "n"),
+        ({"n": 1.5}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"seed": 2**63}, "seed"),
+        ({"stop": [""]}, "stop"),
+        ({"stop": [1]}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": {}}, "stop"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        ({"privacy": "loud"}, "privacy"),
+        ({"privacy": 1}, "privacy"),
+        ({"model": 5}, "model"),
+        ({"model": "x" * 200}, "model"),
+        ({"temprature": 1}, "temprature"),
+    ],
+)
+def test_a_wrong_field_is_named(extra: dict[str, object], param: str) -> None:
+    """The error's ``param`` is the path of the field at fault."""
+    with pytest.raises(InvalidRequest) as caught:
+        chat(CHAT | extra)
+    assert caught.value.param == param
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("field", "asks", "neutral"),
+    [
+        ("tools", [{"type": "function"}], []),
+        ("tool_choice", "auto", "none"),
+        ("response_format", {"type": "json_object"}, {"type": "text"}),
+        ("frequency_penalty", 0.5, 0),
+        ("presence_penalty", -1, 0.0),
+        ("logit_bias", {"5": 1}, {}),
+        ("modalities", ["text", "audio"], ["text"]),
+        ("store", True, False),
+        ("functions", [{}], []),
+        ("reasoning_effort", "high", None),
+        ("scaling", {"strategy": "rebase"}, None),
+        ("validation", {}, None),
+    ],
+)
+def test_what_is_not_served_is_refused_unless_it_asks_for_nothing(
+    field: str, asks: object, neutral: object
+) -> None:
+    """No field is silently ignored; a default value that SDKs send along does no harm."""
+    with pytest.raises(UnsupportedParameter) as caught:
+        chat(CHAT | {field: asks})
+    assert caught.value.param == field
+    chat(CHAT | {field: neutral})
+
+
+def test_tools_in_messages_are_refused() -> None:
+    """A conversation with tool calls cannot be served, and says so."""
+    for message in (
+        {"role": "tool", "content": "x", "tool_call_id": "1"},
+        {"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+    ):
+        with pytest.raises(UnsupportedParameter):
+            chat({"messages": [message]})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parsed"),
+    [
+        ("a", ("a",)),
+        (["a", "b"], ("a", "b")),
+        ([1, 2, 3], ((1, 2, 3),)),
+        ([[1], [2, 3]], ((1,), (2, 3))),
+        (["a", [2]], ("a", (2,))),
+        ("", ("",)),
+    ],
+)
+def test_prompts_of_every_shape(prompt: object, parsed: object) -> None:
+    """A text, several, token ids, or several of them."""
+    assert completion({"prompt": prompt}).prompts == parsed
+
+
+@pytest.mark.parametrize(
+    "prompt", [None, [], [[]], 5, [1, "a"], [-1], [1.5], [True], {"a": 1}, [[["a"]]], ["a"] * 5, [2**40]]
+)
+def test_a_wrong_prompt_is_named(prompt: object) -> None:
+    """Anything else is refused."""
+    with pytest.raises(InvalidRequest) as caught:
+        completion({"prompt": prompt})
+    assert caught.value.param == "prompt"
+
+
+def test_completion_logprobs_are_a_number() -> None:
+    """Zero asks for the log-probabilities of the drawn tokens alone."""
+    assert completion(TEXT | {"logprobs": 0}).options.logprobs == 0
+    assert completion(TEXT).options.logprobs is None
+    with pytest.raises(InvalidRequest):
+        completion(TEXT | {"logprobs": True})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"messages": 1, "messages": 2}',
+        b'{"temperature": NaN}', b'{"temperature": Infinity}', b'{"model": "\\ud800"}', b'{"n": ' + b"9" * 5000 + b"}",
+        b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', b"\xef\xbb\xbf{}",
+    ],
+)  # fmt: skip
+def test_malformed_json_is_one_error(body: bytes) -> None:
+    """Not UTF-8, not JSON, not an object, ambiguous, or not Unicode: refused, without quoting the body."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat_request(body, LIMITS)
+    assert caught.value.__cause__ is None
+
+
+def test_messages_of_errors_never_quote_values() -> None:
+    """What the caller wrote does not come back in an error, so that it cannot end up in anybody's log."""
+    canary = "canary-7f3a"
+    for extra in ({"temperature": canary}, {"privacy": canary}, {"messages": [{"role": canary, "content": 1}]}):
+        with pytest.raises(InvalidRequest) as caught:
+            chat(CHAT | extra)
+        assert canary not in str(caught.value)
+
+
+def test_an_unknown_name_is_shown_cut_and_printable() -> None:
+    """The one thing that is quoted is the name of an unknown field, harmlessly."""
+    with pytest.raises(UnknownParameter) as caught:
+        chat(CHAT | {"\x1b[31m" + "x" * 500: 1})
+    assert len(str(caught.value)) < 120
+    assert "\x1b" not in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_parse_or_are_refused(body: bytes) -> None:
+    """Whatever bytes arrive, the outcome is a request or an InvalidRequest."""
+    for parse in (parse_chat_request, parse_completion_request):
+        try:
+            parse(body, LIMITS)
+        except InvalidRequest as error:
+            assert error.status == 400
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=6), st.booleans())
+def test_any_fields_parse_or_are_refused(extra: dict[str, object], is_chat: bool) -> None:
+    """The same for JSON objects with our field names and arbitrary values; what parses is within bounds."""
+    try:
+        options = (chat(CHAT | extra) if is_chat else completion(TEXT | extra)).options
+    except InvalidRequest as error:
+        assert error.status == 400
+    else:
+        assert 1 <= options.n <= 16
+        assert options.temperature is None or 0 <= options.temperature <= 2
+        assert options.logprobs is None or 0 <= options.logprobs <= 20
