@@ -6,13 +6,14 @@ same way: certificate blocks, white space between them, and zero bytes at the en
 string's terminator in).
 """
 
+import base64
 import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -29,8 +30,21 @@ MAX_CHAIN_CERTIFICATES: Final = 4
 SGX_EXTENSION: Final = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
 """Only PCK certificates carry it (Intel, PCK Certificate and CRL Profile, section 1.3.5)."""
 
-_BLOCK: Final = r"-----BEGIN CERTIFICATE-----[\r\n]+[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----"
-_CHAIN: Final = re.compile(rf"\s*(?:{_BLOCK}\s*)+\x00*\s*")
+_BLOCK: Final = re.compile(
+    r"-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----[\r\n]*"
+)
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What ``cryptography`` raises for certificates and lists that it cannot read."""
+
+_NO_LINES: Final = str.maketrans("", "", "\r\n")
 _WORD_BYTES: Final = 32
 
 
@@ -68,7 +82,8 @@ def trust_anchor(root_der: bytes) -> TrustAnchor:
     """
     try:
         certificate = x509.load_der_x509_certificate(root_der)
-    except ValueError as cause:
+        _decode_all(certificate)
+    except UNREADABLE as cause:
         raise EndorsementError("the root is not a DER certificate") from cause
     if certificate.subject != certificate.issuer or not is_ca(certificate):
         raise EndorsementError("the root is not a self-issued CA certificate")
@@ -88,19 +103,43 @@ def parse_chain(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
         text = pem.decode("ascii")
     except UnicodeDecodeError as cause:
         raise EndorsementError(f"{what}: not PEM text") from cause
-    if _CHAIN.fullmatch(text) is None:
-        raise EndorsementError(f"{what}: not a chain of PEM certificates and nothing else")
+    chain: list[x509.Certificate] = []
+    text = text.rstrip("\x00").lstrip("\r\n")
+    while text:
+        block = _BLOCK.match(text)
+        if block is None:
+            raise EndorsementError(f"{what}: not a chain of PEM certificates and nothing else")
+        if len(chain) == MAX_CHAIN_CERTIFICATES:
+            raise EndorsementError(f"{what}: more than {MAX_CHAIN_CERTIFICATES} certificates")
+        chain.append(_certificate(block[1], what))
+        text = text[block.end() :]
+    if not chain:
+        raise EndorsementError(f"{what}: empty")
+    return tuple(chain)
+
+
+def _certificate(encoded: str, what: str) -> x509.Certificate:
+    lines = encoded.translate(_NO_LINES)
     try:
-        chain = tuple(x509.load_pem_x509_certificates(pem.rstrip(b"\x00")))
-        # Extensions are decoded lazily; decode them now, where a malformed one is an error of this chain.
-        for certificate in chain:
-            is_ca(certificate)
-            common_name(certificate)
-    except ValueError as cause:
+        der = base64.b64decode(lines, validate=True)
+        # SECURITY: one encoding only. Unused bits of the last digit would make a second quote out of each quote.
+        if base64.b64encode(der).decode("ascii") != lines:
+            raise EndorsementError(f"{what}: a certificate in non-canonical base64")
+        certificate = x509.load_der_x509_certificate(der)
+        _decode_all(certificate)
+    except UNREADABLE as cause:
         raise EndorsementError(f"{what}: an unreadable certificate") from cause
-    if len(chain) > MAX_CHAIN_CERTIFICATES:
-        raise EndorsementError(f"{what}: more than {MAX_CHAIN_CERTIFICATES} certificates")
-    return chain
+    return certificate
+
+
+def _decode_all(certificate: x509.Certificate) -> None:
+    """Decode what the library decodes lazily, so that a malformed part is an error here and nowhere later."""
+    certificate.public_key()
+    _ = (certificate.serial_number, certificate.signature_hash_algorithm, certificate.issuer)
+    _ = (certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
+    is_ca(certificate)
+    has_sgx_extension(certificate)
+    common_name(certificate)
 
 
 def der_of(certificate: x509.Certificate) -> bytes:
@@ -133,7 +172,7 @@ def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
         return False
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return isinstance(issuer.public_key(), ec.EllipticCurvePublicKey)
 

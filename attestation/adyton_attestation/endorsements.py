@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from cryptography import x509
 
-from adyton_attestation.certificates import parse_chain
+from adyton_attestation.certificates import UNREADABLE, parse_chain
 from adyton_protocol.errors import EndorsementError
 from adyton_protocol.media import MAX_ENDORSEMENTS_BYTES
 from adyton_protocol.strict_json import Members, parse_json
@@ -157,7 +157,9 @@ def _revocation_list(members: Members, name: str) -> RevocationList:
         next_update = crl.next_update_utc
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         issued_s = int(crl.last_update_utc.timestamp())
-    except (ValueError, x509.ExtensionNotFound) as cause:
+        # Entries are decoded lazily; a malformed one is an error here and nowhere later.
+        _ = (crl.issuer, crl.signature_hash_algorithm, [entry.serial_number for entry in crl])
+    except (x509.ExtensionNotFound, *UNREADABLE) as cause:
         raise EndorsementError(f"{name}: not a numbered DER revocation list") from cause
     if next_update is None:
         raise EndorsementError(f"{name}: never expires")

@@ -7,6 +7,7 @@ matches the platform against the TCB levels. Either one refusing is enough.
 """
 
 import hashlib
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,6 +20,8 @@ from adyton_attestation.dcap import DcapClaims, verify_quote
 from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import Quote
+
+_PCE_ID_BYTES: Final = 2
 
 
 def check_genuineness(
@@ -60,9 +63,10 @@ def check_genuineness(
 
 
 def _check_format(endorsements: Endorsements) -> tuple[str, None]:
-    # Unreadable parts never become an `Endorsements`; what is left to compare are the parts with one another.
-    if endorsements.tcb_info.pce_id == b"":
-        raise Refusal("TCB info that names a PCE", "none")
+    # Parts that cannot be read never become an `Endorsements`, so that little is left to check here.
+    pce_id = endorsements.tcb_info.pce_id
+    if len(pce_id) != _PCE_ID_BYTES:
+        raise Refusal("TCB info with a PCE id of two bytes", f"one of {len(pce_id)}")
     return "TCB info, QE identity, both CRLs and their chains can be read", None
 
 
