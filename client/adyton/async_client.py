@@ -12,7 +12,7 @@ from adyton.receipts import ReceiptRecord
 from adyton.sdk import make_async_openai
 from adyton.session import Attested, Verdict
 from adyton.simulation import Simulation
-from adyton.transport import DEFAULT_TIMEOUT, AsyncDriver, AsyncSealedTransport, Link
+from adyton.transport import DEFAULT_TIMEOUT, OUTER_LIMITS, AsyncDriver, AsyncSealedTransport, Link
 from adyton.trust import PolicySource, new_session
 from adyton.wire import Dialer
 
@@ -44,7 +44,9 @@ class AsyncClient:
         link = Link(
             Dialer(address=address, api_key=api_key), session, clock=clock, challenges=fresh_challenge
         )
-        self._outer = httpx.AsyncHTTPTransport(trust_env=False) if transport is None else transport
+        self._outer = (
+            httpx.AsyncHTTPTransport(trust_env=False, limits=OUTER_LIMITS) if transport is None else transport
+        )
         self._driver = AsyncDriver(link, self._outer)
         self._timeout = timeout
         self.base_url = address.base_url

@@ -23,7 +23,7 @@ from adyton.receipts import ReceiptRecord
 from adyton.sdk import make_openai
 from adyton.session import Attested, Verdict
 from adyton.simulation import Simulation
-from adyton.transport import DEFAULT_TIMEOUT, Driver, Link, SealedTransport
+from adyton.transport import DEFAULT_TIMEOUT, OUTER_LIMITS, Driver, Link, SealedTransport
 from adyton.trust import PolicySource, new_session
 from adyton.wire import Dialer
 
@@ -69,7 +69,9 @@ class Client:
         link = Link(
             Dialer(address=address, api_key=api_key), session, clock=clock, challenges=fresh_challenge
         )
-        self._outer = httpx.HTTPTransport(trust_env=False) if transport is None else transport
+        self._outer = (
+            httpx.HTTPTransport(trust_env=False, limits=OUTER_LIMITS) if transport is None else transport
+        )
         self._driver = Driver(link, self._outer)
         self._timeout = timeout
         self.base_url = address.base_url

@@ -83,6 +83,8 @@ def announce_simulation(stream: TextIO | None = None) -> None:
 
 def print_checks(checks: Iterable[CheckLike], stream: TextIO) -> None:
     """Print each check on a line of its own: number, verdict, name, what was found."""
-    for check in checks:
+    lines = tuple(checks)
+    width = max((len(check.name) for check in lines), default=0)
+    for check in lines:
         verdict = paint(check.verdict, _VERDICT_STYLES.get(check.verdict, "dim"), stream)
-        say(f"{check.number:>3}  {verdict}  {check.name}: {printable(check.detail)}", stream)
+        say(f"{check.number:>3}  {verdict}  {check.name:<{width}}  {printable(check.detail)}", stream)

@@ -30,6 +30,9 @@ ATTESTATION_TIMEOUT_S: Final = 20.0
 DEFAULT_TIMEOUT: Final = httpx.Timeout(600.0, connect=5.0)
 """A long answer may pause; an appliance that is not there should be noticed at once. Seconds."""
 
+OUTER_LIMITS: Final = httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=2.0)
+"""Idle connections are dropped before usual servers drop them (5 s), so that no request meets a closing one."""
+
 
 class Link:
     """One client's shared state: session, receipts, clock. Holds no connection."""

@@ -2,6 +2,7 @@
 """``adyton chat``: a conversation in the terminal; its history lives in this process only."""
 
 import argparse
+import contextlib
 import sys
 
 from adyton.client import Client
@@ -43,6 +44,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401, PLC0415 - importing it makes input() editable; nothing is saved.
     with connect(args) as client:
         attested = client.attest()
         model = args.model or default_model(attested)
