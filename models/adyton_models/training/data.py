@@ -13,9 +13,10 @@ from random import Random  # noqa: TID251 - reproducible data, no secret
 import torch
 from torch import Tensor
 
-from adyton_models.tasks.graph import Operation, equation, generate_graph
+from adyton_models.tasks.graph import MAX_VALUE, Operation, equation, generate_graph
 from adyton_models.tasks.render import Problem, draw
 from adyton_models.tasks.splits import Split
+from adyton_models.tasks.templates import NAMES
 from adyton_models.tokenizer import BEGIN, END, PADDING, Tokenizer
 
 MAX_ROW_TOKENS = 320
@@ -33,11 +34,12 @@ HARDER_FROM = 0.6
 HARDER_SHARE = 0.05
 """From this share of the budget on, this share of rows each has distractors, or shuffled facts."""
 
-DRILLS: tuple[tuple[float, float], ...] = ((0.0, 0.2), (0.5, 0.1), (0.8, 0.03))
-"""From which share of the budget on which share of rows are bare equations, without words: arithmetic is
-what is learned last, and such a row holds several times as much of it as a problem."""
+DRILLS: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.0), (0.3, 0.06, 0.15), (0.7, 0.03, 0.06))
+"""From which share of the budget on which share of rows are bare equations, and bare look-ups: such rows hold
+several times as much of what is hard to learn as a problem does."""
 
 DRILL_EQUATIONS = 18
+DRILL_LINES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,29 @@ def drill_row(tokenizer: Tokenizer, rng: Random) -> Row:
     return Row(token_ids=ids, weights=weights)
 
 
+def look_up_row(tokenizer: Tokenizer, rng: Random) -> Row:
+    """Lines like those of solutions, but only with look-ups of earlier values; only the looked-up numbers count."""
+    ids = [tokenizer.ids[BEGIN]]
+    weights = [0.0]
+
+    def write(text: str, weight: float) -> None:
+        added = tokenizer.encode_known(text)
+        ids.extend(added)
+        weights.extend([weight] * len(added))
+
+    values: dict[str, int] = {}
+    for name in rng.sample(NAMES, DRILL_LINES):
+        if values and rng.random() < 0.7:
+            write(f" {name}:", 0.0)
+            for other in rng.sample(sorted(values), min(len(values), rng.randint(1, 3))):
+                write(f" {other} =", 0.0)
+                write(f" {values[other]}", 1.0)
+                write(",", 1.0)
+        values[name] = rng.randint(2, MAX_VALUE) if rng.random() < 0.2 else rng.randint(2, 99)
+        write(f" {name} = {values[name]}\n", 0.0)
+    return Row(token_ids=ids, weights=weights)
+
+
 def make_batch(rows: list[Row], padding: int) -> Batch:
     """Pad rows on the right to a multiple of 16 tokens."""
     longest = -(-(max(len(row.token_ids) for row in rows) - 1) // 16) * 16 + 1
@@ -102,10 +127,18 @@ class Stream:
     """An endless stream of batches that depends only on seed, pool number and the progress asked with."""
 
     def __init__(
-        self, tokenizer: Tokenizer, *, seed: int, batch_tokens: int, prompt_weight: float, pool: int = 0
+        self,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        batch_tokens: int,
+        prompt_weight: float,
+        pool: int = 0,
+        member: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
+        self.member = member
         self.batch_tokens = batch_tokens
         self.prompt_weight = prompt_weight
         self.pool = pool
@@ -119,14 +152,10 @@ class Stream:
         return self._ready.pop()
 
     def _fill(self, progress: float) -> list[Batch]:
-        rng = Random(f"rows|{self.seed}|{self.pool}")
+        rng = Random(f"rows|{self.seed}|{self.member}|{self.pool}")
         stage = next(weights for start, weights in reversed(STAGES) if progress >= start)
         counts = rng.choices(list(stage), weights=list(stage.values()), k=768)
-        drills = next(share for start, share in reversed(DRILLS) if progress >= start)
-        rows = [
-            drill_row(self.tokenizer, rng) if rng.random() < drills else self._row(rng, steps, progress)
-            for steps in counts
-        ]
+        rows = [self._any_row(rng, steps, progress) for steps in counts]
         rows.sort(key=lambda row: len(row.token_ids))
         cuts, longest = [0], 0
         for index, row in enumerate(rows):
@@ -138,6 +167,15 @@ class Stream:
         batches = [make_batch(rows[a:b], padding) for a, b in pairwise(cuts) if b > a]
         rng.shuffle(batches)
         return batches
+
+    def _any_row(self, rng: Random, steps: int, progress: float) -> Row:
+        equations, look_ups = next(shares for start, *shares in reversed(DRILLS) if progress >= start)
+        dice = rng.random()
+        if dice < equations:
+            return drill_row(self.tokenizer, rng)
+        if dice < equations + look_ups:
+            return look_up_row(self.tokenizer, rng)
+        return self._row(rng, steps, progress)
 
     def _row(self, rng: Random, steps: int, progress: float) -> Row:
         dice = rng.random() if progress >= HARDER_FROM else 1.0

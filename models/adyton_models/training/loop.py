@@ -24,6 +24,7 @@ from adyton_models.tokenizer import PADDING, Tokenizer
 from adyton_models.training.architecture import Shape, Transformer
 from adyton_models.training.data import Stream, encode_row, make_batch, weigh_row
 from adyton_models.training.muon import Muon
+from adyton_models.training.parallel import Team
 
 FORMAT = 1
 
@@ -128,13 +129,16 @@ class Trainer:
             Muon(matrices, lr=plan.muon_lr, decay=0.01),
             torch.optim.AdamW(others, lr=plan.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
         )
+        self.team = Team()
         self.progress = Progress()
+        self._already_s, self._started = 0.0, time.monotonic()
         self.stream = self._stream()
 
     def _stream(self) -> Stream:
         return Stream(
             self.tokenizer,
             seed=self.plan.seed,
+            member=self.team.rank,
             batch_tokens=self.plan.batch_tokens,
             prompt_weight=self.plan.prompt_weight,
             pool=self.progress.pool,
@@ -190,13 +194,23 @@ class Trainer:
                 group["lr"] = rate * factor
         loss = self.loss(batch.token_ids.to(self.device), batch.weights.to(self.device))
         loss.backward()  # type: ignore[no-untyped-call]
+        counts = (
+            float(batch.token_ids.ne(self.tokenizer.ids[PADDING]).sum()),
+            float(batch.token_ids.shape[0]),
+        )
+        shared = self.team.average(list(self.model.parameters()), (self.used_s(), *counts, loss.item()))
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         self.progress.steps += 1
-        self.progress.tokens += int((batch.token_ids != self.tokenizer.ids[PADDING]).sum())
-        self.progress.problems += batch.token_ids.shape[0]
-        return loss.item()
+        self.progress.used_s = shared[0]
+        self.progress.tokens += round(shared[1]) * self.team.size
+        self.progress.problems += round(shared[2]) * self.team.size
+        return shared[3]
+
+    def used_s(self) -> float:
+        """Seconds of the budget that are used, those before a resumption included."""
+        return self._already_s + time.monotonic() - self._started
 
     def evaluate(self, loss: float) -> dict[str, Any]:
         """Measure on validation problems and append a line to `curve.jsonl`."""
@@ -217,21 +231,22 @@ class Trainer:
     def run(self, report: Callable[[float, dict[str, Any] | None, float], None]) -> Path:
         """Train until the time is up; after each update call `report(progress, evaluation or None, loss)`."""
         budget_s = self.plan.minutes * 60
-        already_s, started = self.progress.used_s, time.monotonic()
-        saved_s = evaluated_s = already_s
+        self._already_s, self._started = self.progress.used_s, time.monotonic()
+        saved_s = evaluated_s = self._already_s
         smooth = math.nan
         while self.progress.used_s < budget_s:
             loss = self.step(self.progress.used_s / budget_s)
             smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-            self.progress.used_s = already_s + time.monotonic() - started
             evaluation = None
-            if self.progress.used_s - evaluated_s >= self.plan.evaluate_every_s:
+            if self.team.rank == 0 and self.progress.used_s - evaluated_s >= self.plan.evaluate_every_s:
                 evaluation, evaluated_s = self.evaluate(smooth), self.progress.used_s
-            if self.progress.used_s - saved_s >= self.plan.checkpoint_every_s:
+            if self.team.rank == 0 and self.progress.used_s - saved_s >= self.plan.checkpoint_every_s:
                 self.save()
                 saved_s = self.progress.used_s
             report(self.progress.used_s / budget_s, evaluation, smooth)
             if self.plan.stop_after_steps is not None and self.progress.steps >= self.plan.stop_after_steps:
                 break
-        report(1.0, self.evaluate(smooth), smooth)
-        return self.save()
+        if self.team.rank == 0:
+            report(1.0, self.evaluate(smooth), smooth)
+            self.save()
+        return self.out / "checkpoint.pt"
