@@ -11,7 +11,7 @@ from typing import Final
 
 from adyton.commands import ask, chat, models, quote, receipt, verify
 from adyton.commands.options import EXIT_CODES, FAILED, REFUSED, UNUSABLE
-from adyton.terminal import paint, printable, say
+from adyton.terminal import emit_json, paint, printable, say
 from adyton_attestation.simulation import SimulatedAttestationWarning
 from adyton_protocol.errors import AdytonError, AttestationError, ConfigError, ReceiptError
 
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore", SimulatedAttestationWarning)
             return run(args)
     except AdytonError as error:
+        if getattr(args, "json", False):
+            emit_json({"error": _describe(error)})
         say(paint(f"adyton: {error.code}: {printable(str(error))}", "red", sys.stderr))
         if error.retry_safe and not isinstance(error, AttestationError):
             say("nothing was executed; the same request may be sent again")
@@ -64,6 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output left; keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _describe(error: AdytonError) -> dict[str, object]:
+    """The machine-readable form of an error."""
+    return {
+        "code": error.code,
+        "message": str(error),
+        "fault": error.fault,
+        "retry_safe": error.retry_safe,
+        "check": getattr(error, "check", None),
+    }
 
 
 def exit_code(error: AdytonError) -> int:

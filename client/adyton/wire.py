@@ -20,6 +20,9 @@ from adyton_protocol.errors import AdytonError, LocalProtocolError, TransportErr
 USER_AGENT: Final = "adyton"
 """The same for every client and version: the host need not know more."""
 
+IO_ERRORS: Final = (httpx.HTTPError, httpx.StreamError, OSError)
+"""How outer transports fail; bare ``OSError`` for those that do not map the errors of sockets and TLS."""
+
 Timeouts = dict[str, float | None]
 """httpx's ``timeout`` request extension: connect, read, write, pool, in seconds."""
 
@@ -49,7 +52,7 @@ class Dialer:
             extensions={"timeout": timeouts},
         )
 
-    def failure(self, error: httpx.HTTPError | httpx.StreamError, *, answering: bool) -> AdytonError:
+    def failure(self, error: Exception, *, answering: bool) -> AdytonError:
         """Say in our terms what went wrong with the connection; the caller chains the original."""
         where = self.address.base_url
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -101,7 +104,7 @@ class Wire:
         self.close()
         try:
             response = self._outer.handle_request(self._dialer.request(effect, self._timeouts))
-        except httpx.HTTPError as error:
+        except IO_ERRORS as error:
             raise self._dialer.failure(error, answering=False) from error
         if not isinstance(response.stream, httpx.SyncByteStream):
             raise LocalProtocolError("a synchronous client needs a synchronous outer transport")
@@ -112,7 +115,7 @@ class Wire:
         """Return the next bytes of the body, None at its end."""
         try:
             return next(self._body, None)
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except IO_ERRORS as error:
             raise self._dialer.failure(error, answering=True) from error
 
     def close(self) -> None:
@@ -147,7 +150,7 @@ class AsyncWire:
         await self.aclose()
         try:
             response = await self._outer.handle_async_request(self._dialer.request(effect, self._timeouts))
-        except httpx.HTTPError as error:
+        except IO_ERRORS as error:
             raise self._dialer.failure(error, answering=False) from error
         if not isinstance(response.stream, httpx.AsyncByteStream):
             raise LocalProtocolError("an asynchronous client needs an asynchronous outer transport")
@@ -158,7 +161,7 @@ class AsyncWire:
         """Return the next bytes of the body, None at its end."""
         try:
             return None if self._body is None else await anext(self._body, None)
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except IO_ERRORS as error:
             raise self._dialer.failure(error, answering=True) from error
 
     async def aclose(self) -> None:

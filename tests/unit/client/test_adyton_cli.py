@@ -205,6 +205,10 @@ def test_failed_requests_exit_with_3(run: Run, where: tuple[str, ...], memory: M
     cut = run("ask", QUESTION, *where)
     assert cut.code == 3
     assert "truncated" in cut.err
+    memory.deliver = lambda chunks: list(chunks[:-1])
+    error = json.loads(run("ask", QUESTION, *where, "--json").out)["error"]
+    assert error["code"] == "truncated"
+    assert error["retry_safe"] is False
     memory.intercept = lambda _memory, sent: (
         problem(503, "urn:adyton:problem:busy", "full") if sent.method == "POST" else None
     )
