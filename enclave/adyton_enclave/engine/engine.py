@@ -22,6 +22,7 @@ from adyton_enclave.engine.loaded_model import LoadedModel
 from adyton_enclave.engine.request import GenerationRequest, Usage
 from adyton_enclave.engine.sequence import Group
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
+from adyton_enclave.engine.thread_pool import ThreadPool
 from adyton_protocol.errors import (
     ConfigError,
     ContextOverflow,
@@ -67,6 +68,7 @@ class Engine:
         self._interval_s = _MIN_RETRY_S
         self._last_finish_s = clock()
         self._thread: threading.Thread | None = None
+        self._pool: ThreadPool | None = None
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
@@ -95,10 +97,12 @@ class Engine:
         """
         if self._thread is not None:
             raise LocalProtocolError("the engine was started already")
+        pool = self._pool = ThreadPool(self._config.compute_threads)
         try:
             for spec in self._specs:
                 model = self._models[spec.name] = LoadedModel(spec, self._config)
                 lane = self._lanes[spec.name] = Lane(model.llama, self._config)
+                pool.attach(lane.context)
                 self._statuses[spec.name] = lane.status
                 self._queued[spec.name] = 0
         except BaseException:
@@ -255,3 +259,5 @@ class Engine:
         for model in self._models.values():
             model.llama.close()
         self._lanes.clear()
+        if self._pool is not None:
+            self._pool.close()

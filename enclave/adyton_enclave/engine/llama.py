@@ -225,6 +225,11 @@ class LlamaContext:
         self.n_cells = int(_lib.llama_n_ctx(self._context))
         self.n_batch = int(_lib.llama_n_batch(self._context))
 
+    @property
+    def handle(self) -> Any:
+        """``llama_context *``."""
+        return self._context
+
     def decode(self, batch: LlamaBatch) -> None:
         """Compute a batch. Releases the interpreter lock meanwhile.
 

@@ -36,6 +36,8 @@ class LoadedModel:
                 f"model {spec.name!r}: n_ctx must lie between 2 and the smaller of the model's "
                 f"{self.llama.n_ctx_train} and engine.n_ctx_total, {config.n_ctx_total}"
             )
+        # Made now, so that no request pays for it.
+        self._pieces = self.llama.pieces
         self.name = spec.name
         self.n_ctx = spec.n_ctx
         self.n_vocab = self.llama.n_vocab
@@ -56,7 +58,7 @@ class LoadedModel:
 
     def detokenize(self, token_ids: Sequence[int]) -> bytes:
         """Bytes of tokens; control tokens have none."""
-        return b"".join(self.llama.pieces[token_id] for token_id in token_ids)
+        return b"".join(self._pieces[token_id] for token_id in token_ids)
 
     def apply_chat_template(
         self,
