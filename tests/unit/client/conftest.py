@@ -5,14 +5,6 @@ import pytest
 from memory_appliance import Face, MemoryAppliance
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Simulated evidence warns at every use; here it is what all tests use."""
-    ignored = "ignore::adyton_attestation.simulation.SimulatedAttestationWarning"
-    for item in items:
-        if "unit/client" in item.path.as_posix():
-            item.add_marker(pytest.mark.filterwarnings(ignored))
-
-
 @pytest.fixture
 def memory() -> MemoryAppliance:
     """A fresh appliance in memory."""
