@@ -78,7 +78,6 @@ class Mailbox:
         """The next event, or None at the end. Raises what ended the request early."""
         while not self._received:
             if self._failure is not None:
-                # A fresh instance per raise would lose nothing, but one caller sees it once anyway.
                 raise self._failure
             if self.ended:
                 return None

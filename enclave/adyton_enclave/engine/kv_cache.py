@@ -11,6 +11,9 @@ that never computes. New tokens then always go above everything else. When the g
 the cache is compacted: the plug is dropped, and the state of the whole context is written out and read back,
 which llama.cpp does in the order of cells and without holes, shared cells staying shared. When nobody runs,
 dropping the plug is enough.
+
+No sequence can attend to cells under the plug. Their numbers are overwritten by the next compaction, which
+llama.cpp begins by zeroing the buffers, or by the scrub soon after the last sequence has ended.
 """
 
 from adyton_enclave.engine.kv_budget import KvBudget

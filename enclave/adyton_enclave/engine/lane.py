@@ -16,7 +16,7 @@ from adyton_enclave.engine.sampler import Logits, RowLogprobs, draw, logprobs
 from adyton_enclave.engine.scheduler import Scheduler, Work
 from adyton_enclave.engine.sequence import Group, Sequence
 from adyton_enclave.engine.settings import EngineConfig
-from adyton_protocol.errors import Cancelled, EngineError, OutOfMemory
+from adyton_protocol.errors import Cancelled, EngineError, EngineStopped, OutOfMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +90,8 @@ class Lane:
             self._cache.prepare(count)
             try:
                 rows = self._runner.run(work)
-            except NoKvSlot:
-                # Our books say that there is room, so the books are wrong. Nothing was computed, so nobody is
-                # harmed yet: give cells back and try again in the next step.
-                self._relieve()
+            except NoKvSlot as error:
+                self._mistrust_books(error)
             else:
                 self._dirty = True
                 self._cache.placed(count)
@@ -144,11 +142,14 @@ class Lane:
             self.fail(self._scheduler.running[0].group, error)
             return []
 
-    def _relieve(self) -> None:
-        try:
-            self._scheduler.relieve()
-        except OutOfMemory as error:
-            self.fail(self._scheduler.running[0].group, error)
+    def _mistrust_books(self, error: NoKvSlot) -> None:
+        """Take the cells in use for all there are: llama.cpp has none where our books say that it has.
+
+        Nothing was computed, so nobody was harmed. The next plan preempts, or fails a request that is alone.
+        """
+        if not self.budget.used:
+            raise EngineStopped("llama.cpp has no cells in an empty cache") from error
+        self.budget.total = self.budget.used
 
     def _draw(self, sequences: Iterable[Sequence], rows: Iterable[Logits]) -> None:
         for sequence, row in zip(sequences, rows, strict=True):

@@ -308,6 +308,31 @@ def test_reprs_show_no_content() -> None:
     assert "open" not in repr(TextDelta(index=0, text="open"))
 
 
+async def test_books_that_promise_too_much_harm_nobody(tiny: TinyModel, start: Start) -> None:
+    """When llama.cpp has fewer cells than we think, answers still come and are the right ones."""
+    wanted = [request(number, prompt_tokens=40, max_tokens=80) for number in range(4)]
+    plenty = start(tiny)
+    expected = [await answers(plenty, one) for one in wanted]
+    engine = start(tiny, n_ctx_total=256, n_ctx=200)
+    engine._lanes["tiny"].budget.total = 10_000
+    assert await asyncio.gather(*(answers(engine, one) for one in wanted)) == expected
+    assert engine.status()["tiny"].kv_cells_total <= 256
+
+
+def test_a_closed_event_loop_frees_its_requests(tiny: TinyModel, start: Start) -> None:
+    """A loop that is gone takes its callers' work with it; other loops are served on."""
+    engine = start(tiny)
+    kept = []
+
+    async def leave() -> None:
+        kept.append(engine.submit(request(1, max_tokens=480)))
+
+    asyncio.run(leave())
+    asyncio.run(until(lambda: engine.status()["tiny"].finished_requests == 1))
+    assert not _used(engine)
+    assert asyncio.run(answers(engine, request(2)))[0].reason == "length"
+
+
 @pytest.mark.slow
 async def test_random_arrivals_and_cancellations_leave_nothing(tiny: TinyModel, start: Start) -> None:
     """A few hundred requests, a third of them cancelled at random: all end, nothing stays."""
