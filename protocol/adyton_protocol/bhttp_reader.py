@@ -16,7 +16,6 @@ from typing import Final
 from adyton_protocol.errors import LocalProtocolError, RemoteProtocolError, TruncatedMessage
 from adyton_protocol.fields import (
     MAX_CONTROL_BYTES,
-    MAX_FIELDS,
     MAX_SECTION_BYTES,
     Field,
     check_content_length,
@@ -244,8 +243,8 @@ class MessageReader:
 
     def _add_field(self, name: bytes, value: bytes) -> None:
         self._section_bytes += len(name) + len(value)
-        if len(self._fields) == MAX_FIELDS or self._section_bytes > MAX_SECTION_BYTES:
-            raise RemoteProtocolError("a field section is too large")
+        if self._section_bytes > MAX_SECTION_BYTES:
+            raise RemoteProtocolError(f"a field section exceeds {MAX_SECTION_BYTES} bytes")
         self._fields.append((name, value))
 
     def _end_headers(self) -> None:
@@ -260,7 +259,6 @@ class MessageReader:
             if self._informational > MAX_INFORMATIONAL:
                 raise RemoteProtocolError("too many informational responses")
             self._step = self._read_status
-            self._may_end = False
             return
         else:
             self._events.append(ResponseHead(status=self._status, headers=headers))

@@ -49,9 +49,10 @@ def check_fields(fields: Iterable[Field], error: ErrorClass, *, trailers: bool =
     Raises:
         LocalProtocolError, RemoteProtocolError: As ``error`` says, when a rule is broken.
     """
-    checked = tuple(check_field(name, value, error) for name, value in fields)
-    if len(checked) > MAX_FIELDS:
+    given = tuple(fields)
+    if len(given) > MAX_FIELDS:
         raise error(f"more than {MAX_FIELDS} fields in a section")
+    checked = tuple(check_field(name, value, error) for name, value in given)
     if sum(len(name) + len(value) for name, value in checked) > MAX_SECTION_BYTES:
         raise error(f"a field section exceeds {MAX_SECTION_BYTES} bytes")
     checked = _end_to_end(checked)

@@ -119,8 +119,6 @@ class KemPrivateKey:
         Raises:
             OpenError: ``enc`` has the wrong length or leads to the all-zero X25519 secret.
         """
-        if len(enc) != self.kem.enc_bytes:
-            raise OpenError
         try:
             if self._mlkem is None:
                 dh = self._x25519.exchange(X25519PublicKey.from_public_bytes(enc))
@@ -129,7 +127,8 @@ class KemPrivateKey:
             ss_m = self._mlkem.decapsulate(enc[:_MLKEM_CIPHERTEXT_BYTES])
             ss_x = self._x25519.exchange(X25519PublicKey.from_public_bytes(ct_x))
         except ValueError:
-            # SECURITY: the cause is dropped. OpenSSL refuses the all-zero secret (RFC 9180 section 7.1.4).
+            # SECURITY: the cause is dropped. OpenSSL refuses wrong lengths and the all-zero secret (RFC 9180
+            # section 7.1.4).
             raise OpenError from None
         return _x_wing_secret(ss_m, ss_x, ct_x, self._public_bytes[_MLKEM_PUBLIC_BYTES:])
 

@@ -305,6 +305,17 @@ def test_announced_sizes_are_refused_before_their_bytes_arrive() -> None:
             ResponseParser().push(framing + b"\x40\xc8" + encode_varint(MAX_SECTION_BYTES + 1))
 
 
+def test_an_endless_field_section_is_refused_as_it_arrives() -> None:
+    """Field lines without an end are refused at the limit, not gathered until an end comes."""
+    parser = ResponseParser()
+    parser.push(b"\x03\x40\xc8")
+    line = field(b"a", b"v" * 999)
+    for _ in range(MAX_SECTION_BYTES // 1000):
+        parser.push(line)
+    with pytest.raises(RemoteProtocolError, match="exceeds"):
+        parser.push(line)
+
+
 def test_content_limit() -> None:
     """Content beyond the caller's limit is refused, by its announcement or by its sum."""
     whole = encode_response(Response(status=200, content=bytes(101)))

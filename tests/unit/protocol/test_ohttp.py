@@ -570,6 +570,22 @@ def test_openers_die_with_their_first_error(chunked: bool) -> None:
             used.finish()
 
 
+def test_nothing_opens_after_a_forged_chunk() -> None:
+    """After a forgery the genuine chunk in its place, which would open, is refused: the stream is dead."""
+    exchange = Exchange()
+    nonce, first, second, end = response_chunks(exchange, [b"a", b"b"])
+    opener = exchange.sealer.response_opener()
+    assert opener.push(nonce + first) == b"a"
+    with pytest.raises(OpenError):
+        opener.push(bytes([second[0]]) + bytes(second[0]))
+    for rest in (second, end):
+        with pytest.raises(LocalProtocolError):
+            opener.push(rest)
+    with pytest.raises(LocalProtocolError):
+        opener.finish()
+    assert not opener.complete
+
+
 def test_no_response_before_the_end_of_the_request() -> None:
     """A prefix of a request, however genuine, earns no answer."""
     exchange = Exchange()
