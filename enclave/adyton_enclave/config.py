@@ -61,8 +61,8 @@ class Limits:
     request_timeout_s: int = 600
     keep_alive_s: int = 75
     shutdown_s: int = 10
-    quotes_per_minute: int = 120
-    quote_burst: int = 20
+    quotes_per_minute: int = 1200
+    quote_burst: int = 100
     replay_entries: int = 65_536
 
 

@@ -20,7 +20,13 @@ from adyton_protocol.errors import EngineError, InvalidRequest
 from adyton_protocol.key_config import KeyConfig, parse_key_configs
 from adyton_protocol.ohttp import RequestSealer
 from adyton_protocol.padding import bucket
-from adyton_protocol.receipt import VerifiedReceipt, check_exchange, parse_receipt, parse_receipt_header, verify_receipt
+from adyton_protocol.receipt import (
+    VerifiedReceipt,
+    check_exchange,
+    parse_receipt,
+    parse_receipt_header,
+    verify_receipt,
+)
 from adyton_protocol.sse import SseSplitter, find_receipt, is_comment
 
 CONFIG = """
@@ -44,6 +50,9 @@ def configuration(extra: str = "") -> Configuration:
     return parse_configuration(CONFIG.format(extra=extra, digest="a" * 64).encode())
 
 
+IDENTITY = Digest("sha256:" + "1" * 64)
+
+
 class FakeClock:
     """Time that moves when it is told to."""
 
@@ -64,7 +73,7 @@ class FakeModel:
     """A vocabulary of bytes."""
 
     name: str = "fake"
-    identity: Digest = Digest("sha256:" + "1" * 64)
+    identity: Digest = IDENTITY
     n_ctx: int = 256
     defaults: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.5))
 
@@ -130,6 +139,7 @@ class FakeEngine:
         self.stepped = False
         self.refusal: EngineError | None = None
         self.generations: list[FakeGeneration] = []
+        self.submitted = asyncio.Event()
 
     def submit(self, request: GenerationRequest) -> FakeGeneration:
         if self.refusal is not None:
@@ -138,6 +148,7 @@ class FakeEngine:
         if self.stepped:
             generation.step = asyncio.Semaphore(0)
         self.generations.append(generation)
+        self.submitted.set()
         return generation
 
 

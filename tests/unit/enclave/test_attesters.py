@@ -130,17 +130,21 @@ def test_another_measurement_is_refused(installation: Installation) -> None:
     files = files_to_accept([ROOT])
     files["adyton_enclave/gateway.py"] += b"\n"
     verifier = verifier_of(installation, files)
-    with warnings.catch_warnings(), pytest.raises(AppraisalError):
-        warnings.simplefilter("ignore")
-        verifier.appraise(report_of(installation), installation.endorsements, challenge=NONCE, now_s=NOW_S)
+    report = report_of(installation)
+    with pytest.warns(UserWarning, match="(?i)simulat"), pytest.raises(AppraisalError):
+        verifier.appraise(report, installation.endorsements, challenge=NONCE, now_s=NOW_S)
 
 
 def test_both_sides_measure_the_same_files() -> None:
-    """What the attester measures is what the installation step accepts: all of enclave and protocol but the simulator."""
+    """The attester measures what the installation step accepts: all of enclave and protocol but the simulator."""
     files = measured_files()
     assert files == files_to_accept([ROOT])
     assert "adyton_enclave/simulation.py" not in files
-    assert {"adyton_enclave/__main__.py", "adyton_enclave/engine/engine.py", "adyton_protocol/ohttp.py"} <= set(files)
+    assert {
+        "adyton_enclave/__main__.py",
+        "adyton_enclave/engine/engine.py",
+        "adyton_protocol/ohttp.py",
+    } <= set(files)
 
 
 def test_the_simulator_announces_itself(
@@ -181,7 +185,12 @@ def test_an_image_without_the_simulator_cannot_simulate(installation: Installati
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['x']; "
     script += "from adyton_enclave.__main__ import main; sys.exit(main())"
     ran = subprocess.run(
-        [sys.executable, "-P", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-P", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ran.returncode == 2
     assert "does not contain the simulator" in ran.stderr

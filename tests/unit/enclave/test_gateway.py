@@ -48,7 +48,9 @@ async def test_a_sealed_request_gets_a_sealed_answer(enclave: Enclave, which: in
 async def test_the_request_may_come_in_any_pieces(enclave: Enclave) -> None:
     """One byte at a time is as good as all at once."""
     sealed = enclave.seal(CHAT)
-    outer = await enclave.post([sealed.bytes[at : at + 1] for at in range(len(sealed.bytes))], sealed.media_type)
+    outer = await enclave.post(
+        [sealed.bytes[at : at + 1] for at in range(len(sealed.bytes))], sealed.media_type
+    )
     assert sealed.open(outer).status == 200
 
 
@@ -86,8 +88,7 @@ async def test_a_replay_is_refused_while_the_first_is_still_running(enclave: Enc
     enclave.engine.stepped = True
     sealed = enclave.seal(STREAM)
     first = asyncio.create_task(enclave.post(sealed.bytes, sealed.media_type))
-    while not enclave.engine.generations:
-        await asyncio.sleep(0)
+    await enclave.engine.submitted.wait()
     assert (await enclave.post(sealed.bytes, sealed.media_type)).status == 409
     first.cancel()
 
@@ -122,8 +123,7 @@ async def test_a_rotation_in_the_middle_of_a_stream_loses_nothing(enclave: Encla
     sealed = enclave.seal(STREAM)
     keyset = enclave.keyset
     running = asyncio.create_task(enclave.post(sealed.bytes, sealed.media_type))
-    while not enclave.engine.generations:
-        await asyncio.sleep(0)
+    await enclave.engine.submitted.wait()
     step = enclave.engine.generations[0].step
     assert step is not None
     for _ in range(8):
@@ -157,7 +157,7 @@ async def test_every_damage_gets_the_same_answer(enclave: Enclave, chunked: bool
         lambda data: data[:-1],
         lambda data: data[:100],
         lambda data: data[:3],
-        lambda data: b"",
+        lambda _data: b"",
         lambda data: data + b"\x00",
         lambda data: _flip(data, 40),
         lambda data: _flip(data, 7 + 1120 + 40),
@@ -209,7 +209,9 @@ async def test_an_unannounced_oversize_is_refused_at_the_limit(chunked: bool) ->
     """Counting bytes does not rest on what was announced."""
     enclave = Enclave("[limits]\nmax_request_bytes = 4096")
     sealed = enclave.seal(CHAT | {"stop": ["x" * 200] * 16, "user": "u" * 1000}, chunked=chunked)
-    outer = await enclave.post([sealed.bytes[:2000], sealed.bytes[2000:4000], sealed.bytes[4000:]], sealed.media_type)
+    outer = await enclave.post(
+        [sealed.bytes[:2000], sealed.bytes[2000:4000], sealed.bytes[4000:]], sealed.media_type
+    )
     assert (outer.status, outer.problem()) == (413, media.PROBLEM_TOO_LARGE)
 
 
@@ -256,8 +258,7 @@ async def test_too_many_exchanges_are_refused() -> None:
     enclave.engine.stepped = True
     first = enclave.seal(STREAM)
     running = asyncio.create_task(enclave.post(first.bytes, first.media_type))
-    while not enclave.engine.generations:
-        await asyncio.sleep(0)
+    await enclave.engine.submitted.wait()
     second = enclave.seal(CHAT)
     outer = await enclave.post(second.bytes, second.media_type)
     assert (outer.status, outer.problem()) == (503, media.PROBLEM_BUSY)
@@ -274,8 +275,7 @@ async def test_hanging_up_cancels_the_generation(enclave: Enclave) -> None:
     sealed = enclave.seal(STREAM)
     gone = asyncio.Event()
     running = asyncio.create_task(enclave.post(sealed.bytes, sealed.media_type, hang_up=gone))
-    while not enclave.engine.generations:
-        await asyncio.sleep(0)
+    await enclave.engine.submitted.wait()
     gone.set()
     outer = await running
     assert enclave.engine.generations[0].cancelled
@@ -364,11 +364,11 @@ async def test_a_message_that_is_no_binary_http_is_a_sealed_error(enclave: Encla
 @pytest.mark.parametrize(
     "tamper",
     [
-        lambda parts, other: parts[:-1],
-        lambda parts, other: [parts[0], parts[2], parts[1], *parts[3:]],
-        lambda parts, other: [parts[0], parts[1], *parts[1:]],
+        lambda parts, _other: parts[:-1],
+        lambda parts, _other: [parts[0], parts[2], parts[1], *parts[3:]],
+        lambda parts, _other: [parts[0], parts[1], *parts[1:]],
         lambda parts, other: [parts[0], other[1], *parts[2:]],
-        lambda parts, other: [*parts[:2], parts[-1]],
+        lambda parts, _other: [*parts[:2], parts[-1]],
     ],
     ids=["cut", "reordered", "duplicated", "spliced", "shortened"],
 )

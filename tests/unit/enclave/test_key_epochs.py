@@ -176,7 +176,9 @@ def test_the_receipt_key_signs_what_anybody_can_verify() -> None:
     """An independent Ed25519 implementation accepts the signature; the private half is no attribute."""
     signer = ReceiptSigner()
     VerifyKey(signer.public_key).verify(b"message", signer.sign(b"message"))
-    assert not [value for value in vars(signer).values() if isinstance(value, bytes) and value != signer.public_key]
+    assert not [
+        value for value in vars(signer).values() if isinstance(value, bytes) and value != signer.public_key
+    ]
 
 
 def test_no_private_key_is_python_bytes() -> None:
