@@ -3,10 +3,11 @@
 
 import argparse
 import sys
+import textwrap
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from adyton.commands.options import (
     EXIT_CODES,
@@ -19,21 +20,25 @@ from adyton.commands.options import (
 from adyton.receipts import ReportFile, parse_receipt_file
 from adyton.terminal import announce_simulation, emit_json, paint, print_checks, say
 from adyton.trust import appraiser_for
+from adyton_attestation.quote import parse_quote
 from adyton_protocol.errors import AttestationError, ReceiptError
 from adyton_protocol.receipt import MODEL_IDENTITY, Receipt, verify_receipt
 from adyton_protocol.report import AttestationReport
 
-_EXAMPLES = """examples:
+_EXAMPLES: Final = """examples:
   adyton ask --simulated "..." --save-receipt receipt.json --save-report report.json
   adyton receipt verify receipt.json --report report.json --simulated
 
 """
 
-_SCOPE = (
+_SCOPE: Final = (
     "what this shows: an enclave whose keys stand in the report signed this receipt. What it cannot show "
     "offline: the words of question and answer, which the receipt only commits to; the client compared those "
     "when it received them."
 )
+
+
+_COLUMNS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,45 +108,64 @@ def _check(
     receipt: Receipt, report: AttestationReport, evidence: ReportFile, args: argparse.Namespace
 ) -> list[ReceiptCheck]:
     """Make the checks, in the order in which they build on one another."""
-    return [_check_report(report, evidence, args), *_check_receipt(receipt, report)]
+    return [
+        _check_report(report, evidence, args),
+        _check_binding(report),
+        *_check_receipt(receipt, report),
+    ]
 
 
 def _check_report(report: AttestationReport, evidence: ReportFile, args: argparse.Namespace) -> ReceiptCheck:
     """1. Appraise the report, as of the moment at which the client did."""
     if args.policy is None and not args.simulated:
-        return _skipped_report("neither --policy nor --simulated was given to judge it by")
+        return _line(
+            1, "report", "skip", "not appraised: neither --policy nor --simulated was given to judge it by"
+        )
     endorsements = evidence.parse_endorsements()
     if endorsements is None or evidence.challenge is None or evidence.appraised_at_s is None:
-        return _skipped_report("the report file holds no endorsements, challenge and time")
+        # SECURITY: whoever asks for an appraisal must not be content without one because a file lacks parts.
+        return _line(
+            1, "report", "fail", "cannot be appraised: the file lacks endorsements, challenge or time"
+        )
     appraiser = appraiser_for(args.policy, simulation(args))
     try:
         appraiser.appraise(report, endorsements, challenge=evidence.challenge, now_s=evidence.appraised_at_s)
     except AttestationError as error:
-        return ReceiptCheck(number=1, name="report", verdict="fail", detail=f"{error.code}: {error}")
-    detail = f"accepted by the policy as of {_moment(evidence.appraised_at_s)}"
-    return ReceiptCheck(number=1, name="report", verdict="pass", detail=detail)
+        return _line(1, "report", "fail", f"{error.code}: {error}")
+    moment = _moment(evidence.appraised_at_s)
+    return _line(1, "report", "pass", f"accepted by the policy as of {moment}, the time that the file states")
 
 
-def _skipped_report(why: str) -> ReceiptCheck:
-    return ReceiptCheck(number=1, name="report", verdict="skip", detail=f"not appraised; {why}")
+def _check_binding(report: AttestationReport) -> ReceiptCheck:
+    """2. Compare the quote's report data with the keyset; says nothing yet about who signed the quote."""
+    try:
+        quoted = parse_quote(report.quote).report.report_data
+    except AttestationError as error:
+        return _line(2, "binding", "fail", f"{error.code}: {error}")
+    if quoted != report.report_data():
+        return _line(2, "binding", "fail", "the quote in the report is about other keys")
+    return _line(2, "binding", "pass", f"the quote is about keyset {report.keyset.digest()}")
 
 
 def _check_receipt(receipt: Receipt, report: AttestationReport) -> list[ReceiptCheck]:
-    """2. to 4. Verify the signature under the report's keys; then what it says about model and time."""
+    """3. to 5. Verify the signature under the report's keys; then what it says about model and time."""
     try:
         verified = verify_receipt(receipt, report.keyset)
     except ReceiptError as error:
-        return [ReceiptCheck(number=2, name="signature", verdict="fail", detail=str(error))]
+        return [_line(3, "signature", "fail", str(error))]
     names = [str(event.fields.get("name")) for event in receipt.events_of(MODEL_IDENTITY)]
-    facts = (
-        ("signature", f"Ed25519 key {verified.receipt.key_id} of the report's keyset signed every byte"),
-        ("model", f"{', '.join(names) or 'none'}; in the keyset by digest"),
-        ("time", f"served {_moment(receipt.served_at)} by the enclave's clock, before its keys ran out"),
-    )
+    served = _moment(receipt.served_at)
     return [
-        ReceiptCheck(number=number, name=name, verdict="pass", detail=detail)
-        for number, (name, detail) in enumerate(facts, start=2)
+        _line(
+            3, "signature", "pass", f"Ed25519 key {verified.receipt.key_id} of that keyset signed every byte"
+        ),
+        _line(4, "model", "pass", f"{', '.join(names) or 'none'}; in the keyset by digest"),
+        _line(5, "time", "pass", f"served {served} by the enclave's clock, before its keys ran out"),
     ]
+
+
+def _line(number: int, name: str, verdict: Literal["pass", "fail", "skip"], detail: str) -> ReceiptCheck:
+    return ReceiptCheck(number=number, name=name, verdict=verdict, detail=detail)
 
 
 def _moment(unix_s: int) -> str:
@@ -153,7 +177,7 @@ def _print(checks: list[ReceiptCheck], *, valid: bool, appraised: bool, simulate
     if simulated:
         announce_simulation(out)
     print_checks(checks, out)
-    say(_SCOPE, out)
+    say(textwrap.fill(_SCOPE, _COLUMNS), out)
     if not valid:
         say(f"receipt: {paint('INVALID', 'red', out)}", out)
     elif appraised:

@@ -4,7 +4,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from memory_appliance import (
 
 from adyton.cli import main
 from adyton.terminal import printable
+from adyton_protocol.report import parse_report
 
 ANSWER = "".join(WORDS)
 
@@ -140,9 +141,32 @@ def test_a_forged_receipt_or_report_is_invalid(run: Run, where: tuple[str, ...],
     document["challenge"] = "00" * 32
     report.write_text(json.dumps(document))
     assert run("receipt", "verify", receipt, "--report", report, *where[2:]).code == 1
+    document = json.loads(evidence)
+    del document["endorsements"]
+    report.write_text(json.dumps(document))
+    assert run("receipt", "verify", receipt, "--report", report).code == 0
+    stripped = run("receipt", "verify", receipt, "--report", report, *where[2:])
+    assert stripped.code == 1
+    assert "cannot be appraised" in stripped.out
+    report.write_text(evidence)
     other = tmp_path / "policy.json"
     other.write_text(json.dumps(policy().to_json()))
     assert run("receipt", "verify", receipt, "--report", report, "--policy", other).code == 1
+
+
+def test_a_quote_beside_foreign_keys_does_not_vouch_for_them(
+    run: Run, tmp_path: Path, where: tuple[str, ...], memory: MemoryAppliance
+) -> None:
+    """A genuine quote with somebody else's keyset is refused even when nobody appraises the report."""
+    receipt, report = tmp_path / "receipt.json", tmp_path / "report.json"
+    run("ask", QUESTION, *where, "--save-receipt", receipt)
+    genuine = parse_report(memory.report("ab" * 32))
+    memory.rotate()
+    foreign = replace(genuine, keyset=memory.epoch.keyset)
+    report.write_text(json.dumps(foreign.to_json()))
+    outcome = run("receipt", "verify", receipt, "--report", report)
+    assert outcome.code == 1
+    assert "the quote in the report is about other keys" in outcome.out
 
 
 def test_verify_prints_every_check_under_the_banner(run: Run, where: tuple[str, ...], tmp_path: Path) -> None:
