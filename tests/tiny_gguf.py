@@ -60,9 +60,13 @@ def make_tiny_gguf(
     kv_heads: int = 2,
     n_ctx: int = 1024,
     ends: bool = False,
+    broken: bool = False,
     template: str | None = TEMPLATE,
 ) -> TinyModel:
-    """Write the file. Without ``ends`` the model never draws a control token, so answers run to their limit."""
+    """Write the file. Without ``ends`` the model never draws a control token, so answers run to their limit.
+
+    With ``broken`` all logits are NaN.
+    """
     rng = np.random.default_rng(seed)
     tokens = [*CONTROLS, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
     n_vocab = len(tokens)
@@ -120,7 +124,7 @@ def make_tiny_gguf(
         matrix(prefix + "ffn_gate.weight", inner, width, 0.15)
         matrix(prefix + "ffn_up.weight", inner, width, 0.15)
         matrix(prefix + "ffn_down.weight", width, inner, 0.1)
-    writer.add_tensor("output_norm.weight", np.ones(width, dtype=np.float32))
+    writer.add_tensor("output_norm.weight", np.full(width, np.nan if broken else 1.0, dtype=np.float32))
     matrix("output.weight", n_vocab, width, 0.3)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -4,6 +4,7 @@
 A step is: plan, compute, draw, tell. Everything here runs in the loop thread.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from adyton_enclave.engine.request import Finished, FinishReason, TextDelta, Tok
 from adyton_enclave.engine.runner import BatchRunner
 from adyton_enclave.engine.sampler import Logits, RowLogprobs, draw, logprobs
 from adyton_enclave.engine.scheduler import Scheduler, Work
-from adyton_enclave.engine.sequence import Group, Sequence
+from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_enclave.engine.settings import EngineConfig
 from adyton_protocol.errors import Cancelled, EngineError, EngineStopped, OutOfMemory
 
@@ -153,6 +154,11 @@ class Lane:
 
     def _draw(self, sequences: Iterable[Sequence], rows: Iterable[Logits]) -> None:
         for sequence, row in zip(sequences, rows, strict=True):
+            if sequence.phase is not Phase.RUNNING:
+                continue  # Its group failed a moment ago.
+            if not math.isfinite(row.max()):
+                self.fail(sequence.group, EngineError("the model computed something that is no number"))
+                continue
             request = sequence.group.request
             position = len(sequence.token_ids)
             token_id = draw(row, request.sampling, request.key, sequence.path, position)

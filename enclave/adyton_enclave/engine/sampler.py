@@ -17,6 +17,7 @@ that a row of logits has one answer.
 """
 
 import hashlib
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -37,8 +38,12 @@ TokenIds = npt.NDArray[np.intp]
 _PERSON: Final = b"adyton gumbel 1"
 _SEED_PERSON: Final = b"adyton seed 1"
 _WORD_BYTES: Final = 8
-_SURE_MASS_LOGITS: Final = 12.0
-"""How far below the best logit the first guess at top_p's candidates reaches; e**-12 per candidate."""
+_BLOCK: Final = 64
+_BUCKETS: Final = 1024
+_BUCKETS_PER_LOGIT: Final = 32.0
+_LUCK: Final = 5.0
+_LUCKY_WORD: Final = np.uint64(int(math.exp(-math.exp(-_LUCK)) * 2.0**53) - 2**20)
+"""Words below this have noise below ``_LUCK``; the margin is far above any rounding."""
 
 
 def sampling_key(seed: int | None, entropy: Callable[[int], bytes] = os.urandom) -> bytes:
@@ -67,11 +72,24 @@ def step_key(key: bytes, path: tuple[int, ...], position: int) -> bytes:
 
 def uniforms(key: bytes, token_ids: TokenIds) -> npt.NDArray[np.float64]:
     """``u(t)`` in (0, 1) of every candidate; ``token_ids`` must ascend and not be empty."""
-    words = int(token_ids[-1]) + 1
+    return _as_uniforms(_words(key, token_ids))
+
+
+def _words(key: bytes, token_ids: TokenIds) -> npt.NDArray[np.uint64]:
+    """The 53 high bits of each candidate's word of the keystream."""
     encryptor = Cipher(AES256(key), CTR(bytes(16))).encryptor()
-    stream = np.frombuffer(encryptor.update(bytes(words * _WORD_BYTES)), dtype="<u8")
-    picked: npt.NDArray[np.uint64] = stream[token_ids] >> np.uint64(11)
-    return (picked.astype(np.float64) + 0.5) * 2.0**-53
+    stream = np.frombuffer(encryptor.update(bytes((int(token_ids[-1]) + 1) * _WORD_BYTES)), dtype="<u8")
+    words: npt.NDArray[np.uint64] = stream[token_ids] >> np.uint64(11)
+    return words
+
+
+def _as_uniforms(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    return (words.astype(np.float64) + 0.5) * 2.0**-53
+
+
+def _gumbel(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    noise: npt.NDArray[np.float64] = -np.log(-np.log(_as_uniforms(words)))
+    return noise
 
 
 def candidates(row: Logits, params: SamplingParams) -> TokenIds:
@@ -95,25 +113,44 @@ def _top_k(row: Logits, k: int) -> TokenIds | None:
     """Ids of the ``k`` highest logits, or None for all."""
     if not 0 < k < row.size:
         return None
-    threshold = np.partition(row, row.size - k)[row.size - k]
-    above = np.flatnonzero(row > threshold)
-    level = np.flatnonzero(row == threshold)[: k - above.size]
+    near = _at_least_top_k(row, k)
+    values = row[near]
+    threshold = np.partition(values, values.size - k)[values.size - k]
+    above = near[values > threshold]
+    level = near[values == threshold][: k - above.size]
     return np.sort(np.concatenate((above, level)))
+
+
+def _at_least_top_k(row: Logits, k: int) -> TokenIds:
+    """Ids, ascending, of few logits among which the ``k`` highest are, with all their ties.
+
+    The k-th highest of the maxima of blocks is no more than the k-th highest of all: one cheap pass instead of
+    a selection over the whole vocabulary.
+    """
+    blocks = row.size // _BLOCK
+    if blocks <= k:
+        return np.arange(row.size)
+    peaks = row[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
+    return np.flatnonzero(row >= np.partition(peaks, blocks - k)[blocks - k])
 
 
 def _top_p(row: Logits, kept: TokenIds | None, top_p: float) -> TokenIds:
     """Smallest set of highest candidates whose mass reaches ``top_p``."""
     values = (row if kept is None else row[kept]).astype(np.float64)
-    ids = np.arange(row.size) if kept is None else kept
-    weights = np.exp(values - values.max())
+    peak = values.max()
+    weights = np.exp(values - peak)
     wanted = top_p * weights.sum()
-    # Sorting a whole vocabulary is the dearest step there is, and the likely candidates are few.
-    likely = np.flatnonzero(values >= values.max() - _SURE_MASS_LOGITS)
-    if weights[likely].sum() < wanted:
-        likely = np.arange(values.size)
-    order = likely[np.argsort(-values[likely], kind="stable")]
-    count = int(np.searchsorted(np.cumsum(weights[order]), wanted)) + 1
-    return np.sort(ids[order[:count]])
+    # Sorting a whole vocabulary would be the dearest step there is. Only the bucket of logits in which the mass
+    # is reached needs sorting.
+    bucket = np.minimum((peak - values) * _BUCKETS_PER_LOGIT, _BUCKETS - 1).astype(np.intp)
+    reached = np.cumsum(np.bincount(bucket, weights=weights))
+    edge = int(np.searchsorted(reached, wanted))
+    on_edge = np.flatnonzero(bucket == edge)
+    on_edge = on_edge[np.argsort(-values[on_edge], kind="stable")]
+    missing = wanted - (reached[edge - 1] if edge else 0.0)
+    count = int(np.searchsorted(np.cumsum(weights[on_edge]), missing)) + 1
+    chosen = np.sort(np.concatenate((np.flatnonzero(bucket < edge), on_edge[:count])))
+    return chosen if kept is None else kept[chosen]
 
 
 def draw(row: Logits, params: SamplingParams, key: bytes, path: tuple[int, ...], position: int) -> int:
@@ -124,9 +161,16 @@ def draw(row: Logits, params: SamplingParams, key: bytes, path: tuple[int, ...],
     ids = candidates(row, params)
     if ids.size == 1:
         return int(ids[0])
-    noise = -np.log(-np.log(uniforms(step_key(key, path, position), ids)))
-    scores = row[ids].astype(np.float64) / params.temperature + noise
-    return int(ids[scores.argmax()])
+    words = _words(step_key(key, path, position), ids)
+    scores = row[ids].astype(np.float64) / params.temperature
+    if ids.size > _BLOCK:
+        # Who is far below the best score so far can only win by rare luck, which shows in the bits of the word:
+        # logarithms are needed for a few candidates only. The result is the same, ties included.
+        best = scores.argmax()
+        floor = scores[best] + _gumbel(words[best : best + 1])[0] - _LUCK
+        possible = np.flatnonzero((scores >= floor) | (words >= _LUCKY_WORD))
+        ids, words, scores = ids[possible], words[possible], scores[possible]
+    return int(ids[(scores + _gumbel(words)).argmax()])
 
 
 @dataclass(frozen=True, slots=True)

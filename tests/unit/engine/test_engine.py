@@ -5,11 +5,12 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from engine_calls import answers, request, until
-from tiny_gguf import TinyModel
+from tiny_gguf import TinyModel, make_tiny_gguf
 
 from adyton_enclave.engine import (
     Engine,
@@ -25,6 +26,7 @@ from adyton_protocol.errors import (
     Cancelled,
     ConfigError,
     ContextOverflow,
+    EngineError,
     EngineStopped,
     InvalidRequest,
     LocalProtocolError,
@@ -306,6 +308,18 @@ def test_reprs_show_no_content() -> None:
     assert "prompt_token_ids" not in shown
     assert "key" not in shown
     assert "open" not in repr(TextDelta(index=0, text="open"))
+
+
+async def test_a_model_of_nan_fails_requests_and_not_the_engine(tmp_path: Path, start: Start) -> None:
+    """What is no number is never drawn from."""
+    engine = start(make_tiny_gguf(tmp_path / "nan.gguf", broken=True))
+    for temperature in (0.0, 1.0):
+        with pytest.raises(EngineError):
+            await answers(
+                engine, request(1, n=3, sampling=SamplingParams(temperature=temperature, top_p=0.9))
+            )
+    assert engine.running
+    assert not _used(engine)
 
 
 async def test_books_that_promise_too_much_harm_nobody(tiny: TinyModel, start: Start) -> None:

@@ -59,6 +59,40 @@ def test_greedy_is_the_lowest_best_id(row: list[float]) -> None:
     assert token_id == row.index(max(row))
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.5, 3.0, 12.0])
+def test_a_big_vocabulary_draws_by_the_same_definition(spread: float) -> None:
+    """Shortcuts for thousands of candidates, in truncation and draw, change no result."""
+    rng = np.random.default_rng(int(spread * 10))
+    for position in range(40):
+        row = (np.round(rng.standard_normal(3000) * 8) / 8 * spread).astype(np.float32)
+        params = SamplingParams(
+            temperature=float(rng.choice([0.3, 1.0, 5.0])), top_k=int(rng.choice([0, 3, 40, 700]))
+        )
+        ids = np.array(_slow_candidates(row.tolist(), params))
+        noise = -np.log(-np.log(uniforms(step_key(bytes(32), (1,), position), np.arange(3000))))
+        scores = row[ids].astype(np.float64) / params.temperature + noise[ids]
+        assert draw(row, params, bytes(32), (1,), position) == ids[scores.argmax()]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 3.0, 12.0])
+def test_truncation_of_a_big_vocabulary_equals_its_definition(spread: float) -> None:
+    """With ties everywhere."""
+    rng = np.random.default_rng(int(spread * 10))
+    for top_k, top_p, min_p in ((5, 1.0, 0.0), (0, 0.9, 0.0), (300, 0.5, 0.01), (0, 1 - 1e-9, 0.2)):
+        row = (np.round(rng.standard_normal(1000) * 8) / 8 * spread).astype(np.float32)
+        params = SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p)
+        found, expected = candidates(row, params).tolist(), _slow_candidates(row.tolist(), params)
+        assert set(found) ^ set(expected) <= _borderline(row, expected)
+
+
+def _borderline(row: np.ndarray, expected: list[int]) -> set[int]:
+    """The last candidate, which rounding of a sum over a thousand weights may take in or leave out."""
+    lowest = row[expected].min()
+    return {int(i) for i in np.flatnonzero(row == lowest)[-1:]} | {
+        max(i for i in expected if row[i] == lowest)
+    }
+
+
 def test_draws_follow_the_distribution() -> None:
     """Frequencies over many positions are the softmax, within five standard deviations."""
     row = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
