@@ -56,13 +56,11 @@ def main() -> int:
     try:
         configuration = load_configuration(Path())
         asyncio.run(serve(configuration, make_attester(configuration), _surroundings()))
-    except ConfigError as error:
-        # Names of keys, files and models only: a configuration error is found before any request.
-        sys.stderr.write(f"adyton-enclave: {error}\n")
-        return _UNUSABLE
     except AdytonError as error:
-        note(Happening.INTERNAL_ERROR, error=error)
-        return _FAILED
+        # What ends the process is about keys of the configuration, files, models and the platform; errors of
+        # requests never come this far.
+        sys.stderr.write(f"adyton-enclave: {error}\n")
+        return _UNUSABLE if isinstance(error, ConfigError) else _FAILED
     return _OK
 
 

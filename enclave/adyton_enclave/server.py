@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -263,6 +264,24 @@ async def _live(ring: KeyRing, engine: Engine) -> None:
     raise EngineStopped("the engine has failed")
 
 
+def _bind(configuration: Configuration) -> socket.socket:
+    """The listening address, taken before anything is loaded, so that a port in use is found at once.
+
+    Raises:
+        ConfigError: The port is in use.
+    """
+    host, port = configuration.listen_host, configuration.listen_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
 async def serve(configuration: Configuration, attester: Attester, surroundings: Surroundings) -> None:
     """Run the enclave until SIGTERM.
 
@@ -278,6 +297,7 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
     note(Happening.STARTING)
     front = Front()
     engine = make_engine(configuration)
+    listener = _bind(configuration)
     server = uvicorn.Server(_server_config(front, configuration))
 
     async def live() -> None:
@@ -296,7 +316,7 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
         signal.signal(number, stop)
     living = asyncio.create_task(live())
     try:
-        await server.serve()
+        await server.serve(sockets=[listener])
     finally:
         note(Happening.SHUTTING_DOWN)
         front.gateway = None
@@ -314,8 +334,6 @@ def _server_config(front: Front, configuration: Configuration) -> uvicorn.Config
     limits = configuration.limits
     return uvicorn.Config(
         front,
-        host=configuration.listen_host,
-        port=configuration.listen_port,
         loop="asyncio",
         http="h11",
         ws="none",

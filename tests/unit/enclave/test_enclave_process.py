@@ -275,6 +275,16 @@ def test_another_model_file_is_refused(tmp_path: Path) -> None:
     assert "tiny.gguf" in refused(tmp_path) or "digest" in refused(tmp_path)
 
 
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """The operator learns at once why the enclave does not start."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = int(holder.getsockname()[1])
+        write_configuration(tmp_path, port)
+        assert f"port {port}" in refused(tmp_path)
+
+
 def test_without_a_configuration_it_does_not_start(tmp_path: Path) -> None:
     """The fixed name in the working directory, or nothing."""
     assert "enclave.toml" in refused(tmp_path)
