@@ -7,7 +7,7 @@
 
     with Client("https://appliance.example", policy="policy.json") as client:
         answer = client.openai().chat.completions.create(
-            model="arithmos", messages=[{"role": "user", "content": "..."}]
+            model="adyton-words-3m", messages=[{"role": "user", "content": "..."}]
         )
         client.last_receipt.to_json()
 """
