@@ -28,8 +28,9 @@ from adyton_attestation.marks import HighWaterMarks
 from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform
 from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import TEE_SGX, Quote, parse_quote
+from adyton_protocol.errors import AppraisalError
 from adyton_protocol.report import AttestationReport, TeeType
-from adyton_protocol.statement import report_data
+from adyton_protocol.statement import as_nonce, report_data
 
 _BOUND = (
     CheckName.CHALLENGE,
@@ -93,7 +94,9 @@ def appraise_report(
 
     Raises:
         AttestationError: A check failed; ``check`` names it and ``checks`` has every verdict.
+        LocalProtocolError: The challenge is not of its form, so it cannot be the one that was sent.
     """
+    as_nonce(challenge)
     ledger = Ledger()
     ledger.run(CheckName.EVIDENCE_TYPE, lambda: _check_type(report.tee_type, tee_type))
     accepted = _appraise(ledger, report.quote, endorsements, terms, sgx_only=True)
@@ -148,7 +151,7 @@ def _conclude(ledger: Ledger, found: Found | None, terms: Terms) -> Accepted:
     checks = ledger.conclude()
     if found is None or found[1] is None:
         # Unreachable while the ledger holds a failure for every way to get here; fails closed all the same.
-        raise Refusal(expected="a verified quote", actual="none")
+        raise AppraisalError(CheckName.DCAP_VERIFICATION.value, expected="a verified quote", actual="none")
     quote, (claims, ca_name), platform = found[0], found[1], found[2]
     marks = terms.marks.raised(
         evaluation_number=claims.evaluation_number,

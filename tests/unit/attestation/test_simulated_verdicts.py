@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each check refuses what it is there for, under its own name and error; genuine evidence passes all of them."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adyton_attestation.certificates import trust_anchor
 from adyton_attestation.checks import ERRORS, CheckName, checks_of, failed_check
@@ -31,11 +34,22 @@ from adyton_attestation.simulation.quoting import (
     build_tdx_quote,
 )
 from adyton_attestation.verifier import Verifier
-from adyton_protocol.errors import AppraisalError, AttestationError, ConfigError, EndorsementError
+from adyton_protocol.errors import (
+    AppraisalError,
+    AttestationError,
+    ConfigError,
+    EndorsementError,
+    LocalProtocolError,
+)
 from adyton_protocol.hpke import KemPrivateKey
 from adyton_protocol.key_config import KeyConfig
 from adyton_protocol.keyset import KeysetExtension, ModelIdentity, PublicKeyEntry, TlsKeyEntry
 from adyton_protocol.suite import Kem
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Attribute's length:UserWarning"),
+    pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning"),
+]
 
 CASES = json.loads((Path(__file__).parents[2] / "vectors" / "attestation_verdicts.json").read_text())[
     "vectors"
@@ -268,6 +282,32 @@ def test_a_relaxation_is_announced_and_ends(lab: Any) -> None:
     assert check.verdict == "skip"
     assert "bench not enrolled yet" in check.detail
     refused(lab.refusal(policy=policy, now_s=lab.now_s + 10), CheckName.PLATFORM)
+
+
+_GENUINE: list[tuple[bytes, dict[str, str]]] = []
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_hostile_evidence_ends_in_a_typed_refusal(lab: Any, data: st.DataObject) -> None:
+    """Whatever is mangled in quote and collateral at once, nothing but an AttestationError comes out."""
+    if not _GENUINE:
+        _GENUINE.append((lab.quote(), json.loads(lab.collateral())))
+    quote, document = bytearray(_GENUINE[0][0]), dict(_GENUINE[0][1])
+    for _ in range(data.draw(st.integers(1, 4))):
+        quote[data.draw(st.integers(0, len(quote) - 1))] = data.draw(st.integers(0, 255))
+    member = data.draw(st.sampled_from(sorted(document)))
+    position = data.draw(st.integers(0, len(document[member]) - 1))
+    digit = data.draw(st.sampled_from("0123456789abcdef"))
+    document[member] = document[member][:position] + digit + document[member][position + 1 :]
+    with contextlib.suppress(AttestationError):
+        lab.appraise(lab.report(bytes(quote)), parse_endorsements(json.dumps(document).encode()))
+
+
+def test_a_challenge_that_was_never_sent_is_the_callers_error(lab: Any) -> None:
+    """A malformed challenge is a mistake of the relying party, not a verdict about the evidence."""
+    with pytest.raises(LocalProtocolError):
+        lab.appraise(challenge="nonce")
 
 
 # --- Roles below the root --------------------------------------------------------------------------------
