@@ -105,19 +105,30 @@ class ChatTemplate:
             InvalidRequest: A role is no word, a part is no text, or the template refuses the conversation.
         """
         normal = [_normalise(message, index) for index, message in enumerate(messages)]
-        untrusted = {"messages": normal, "tools": tools, **(options or {})}
-        stand_ins = self._stand_ins(untrusted)
+        stand_ins = self._stand_ins((normal, tools, options))
+        table = str.maketrans(stand_ins)
+        # What the template itself decides by comes last, so that no option replaces it. Names and roles, which
+        # templates compare with, are plain words of ours; everything else that a caller wrote is translated.
         rendered = self._render(
             {
+                **{str(name): _translate(value, table) for name, value in (options or {}).items()},
+                "messages": [
+                    {
+                        **_translate(message, table),
+                        "role": message["role"],
+                        "content": _translate(message["content"], table),
+                    }
+                    for message in normal
+                ],
+                "tools": _translate(tools, table),
                 "bos_token": self._model.token_text(self._model.bos),
                 "eos_token": self._model.token_text(self._model.eos),
                 "add_generation_prompt": add_generation_prompt,
-                **_translate(untrusted, str.maketrans(stand_ins)),
             }
         )
         return self._tokenize(rendered, str.maketrans({v: k for k, v in stand_ins.items()}))
 
-    def _stand_ins(self, untrusted: Mapping[str, object]) -> dict[str, str]:
+    def _stand_ins(self, untrusted: object) -> dict[str, str]:
         """A private-use character for every edge character, none of which occurs in the request."""
         taken = _characters(untrusted) | self._source_characters
         unused = (chr(code) for code in _STAND_INS if chr(code) not in taken)
@@ -187,7 +198,7 @@ def _text_of(part: object, index: int) -> str:
 
 
 def _translate(value: Any, table: Mapping[int, str], depth: int = 0) -> Any:
-    """Translate every string in a JSON value, keys included; roles have no edge characters that matter."""
+    """Translate every string in a JSON value, keys included."""
     if depth > MAX_DEPTH:
         raise InvalidRequest("the messages are nested too deeply", param="messages")
     match value:
@@ -195,17 +206,12 @@ def _translate(value: Any, table: Mapping[int, str], depth: int = 0) -> Any:
             return value.translate(table)
         case Mapping():
             return {
-                key: item if key == "role" else _translate(item, table, depth + 1)
-                for key, item in ((_translate_key(key, table), item) for key, item in value.items())
+                str(key).translate(table): _translate(item, table, depth + 1) for key, item in value.items()
             }
         case list() | tuple():
             return [_translate(item, table, depth + 1) for item in value]
         case _:
             return value
-
-
-def _translate_key(key: Any, table: Mapping[int, str]) -> str:
-    return str(key).translate(table)
 
 
 def _characters(value: object, depth: int = 0) -> frozenset[str]:

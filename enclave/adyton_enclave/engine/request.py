@@ -34,7 +34,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    seed: int | None = None
+    seed: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse values outside the domain; NaN fails every comparison and so is refused as well."""
