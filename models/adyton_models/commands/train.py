@@ -19,7 +19,8 @@ every few minutes, DIR/curve.jsonl and, at the end, DIR/curve.png. An hour on tw
 makes a useful model; a few minutes show that everything works."""
 _TRAIN_EXAMPLES: Final = """\
   adyton-models train --minutes 60 --out run
-  adyton-models train --minutes 60 --out run --resume     after an interruption"""
+  adyton-models train --minutes 60 --out run --resume     after an interruption
+  adyton-models train --minutes 90 --out run --processes 2 --threads 1     on a busy machine"""
 
 _EXPORT: Final = """\
 Write a training checkpoint as a GGUF file: weights, tokenizer and chat template. The same checkpoint
@@ -38,6 +39,13 @@ def add_parsers(commands: Any) -> None:
     train.add_argument("--seed", type=int, default=1, metavar="N", help="weights and problems (default: 1)")
     train.add_argument("--layers", type=positive, default=4, metavar="K", help="layers (default: 4)")
     train.add_argument("--threads", type=positive, default=2, metavar="K", help="CPU threads (default: 2)")
+    train.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="share the work; on a busy machine, 2 with --threads 1",
+    )
     train.set_defaults(run=run_train)
     export = new_parser(
         commands, "export", "write a checkpoint as GGUF (needs the extra 'train')", _EXPORT, _EXPORT_EXAMPLES
@@ -56,6 +64,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     try:
         from adyton_models.training.curves import draw_curve, read_curve  # noqa: PLC0415 - loads matplotlib
         from adyton_models.training.loop import Plan, Trainer  # noqa: PLC0415 - loads torch
+        from adyton_models.training.parallel import start_helpers  # noqa: PLC0415 - loads torch
     except ImportError as error:
         raise ConfigError(f"{_NEEDS_EXTRA}: {error}") from error
     if not arguments.resume and (arguments.out / "checkpoint.pt").exists():
@@ -63,9 +72,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     plan = Plan(
         minutes=arguments.minutes, seed=arguments.seed, layers=arguments.layers, threads=arguments.threads
     )
-    trainer = Trainer(plan, arguments.out)
-    if arguments.resume and not trainer.resume():
+    if arguments.resume and not (arguments.out / "checkpoint.pt").exists():
         raise ConfigError(f"there is no {arguments.out / 'checkpoint.pt'} to resume")
+    helpers = start_helpers(arguments.processes, arguments.out)
+    trainer = Trainer(plan, arguments.out)
+    if arguments.resume:
+        trainer.resume()
+    if trainer.team.rank > 0:
+        trainer.run(lambda _share, _evaluation, _loss: None)
+        return 0
     bar = ProgressBar("train")
     bar.message(f"{trainer.model.parameter_count():,} parameters on {trainer.device}")
 
@@ -77,6 +92,8 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     checkpoint = trainer.run(report)
     bar.close()
+    for helper in helpers:
+        helper.wait()
     draw_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
     print(checkpoint)
     return 0

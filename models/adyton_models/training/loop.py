@@ -39,12 +39,13 @@ class Plan:
     layers: int = 4
     heads: int = 8
     feed_forward: int = 512
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
+    """In each process."""
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
-    prompt_weight: float = 0.02
+    prompt_weight: float = 0.05
     warmup: float = 0.01
-    decay_from: float = 0.6
+    decay_from: float = 0.4
     threads: int = 2
     checkpoint_every_s: float = 180.0
     evaluate_every_s: float = 120.0
@@ -111,6 +112,7 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(plan.threads)
         torch.manual_seed(plan.seed)
+        self.team = Team()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = Tokenizer()
         shape = Shape(
@@ -126,10 +128,9 @@ class Trainer:
         ]
         others = [w for n, w in self.model.named_parameters() if w.dim() != 2 or n.startswith("embedding")]
         self.optimisers: tuple[torch.optim.Optimizer, ...] = (
-            Muon(matrices, lr=plan.muon_lr, decay=0.01),
+            Muon(matrices, lr=plan.muon_lr, decay=0.01, team=self.team),
             torch.optim.AdamW(others, lr=plan.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
         )
-        self.team = Team()
         self.progress = Progress()
         self._already_s, self._started = 0.0, time.monotonic()
         self.stream = self._stream()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adyton_models.training.parallel import Team
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _EPSILON = 1e-7
 
@@ -39,7 +41,9 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         iterations: int = 5,
         decay: float = 0.0,
+        team: Team | None = None,
     ) -> None:
+        self._team = Team() if team is None else team
         defaults = {"lr": lr, "momentum": momentum, "iterations": iterations, "decay": decay}
         super().__init__(list(weights), defaults)
 
@@ -53,12 +57,20 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     by_shape.setdefault(weight.shape, []).append(weight)
             for shape, weights in by_shape.items():
-                updates = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
-                updates = orthogonalise(updates, group["iterations"])
+                momenta = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
+                updates = self._orthogonalise_shared(momenta, group["iterations"])
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for weight, update in zip(weights, updates, strict=True):
                     weight.mul_(1.0 - group["lr"] * group["decay"])
                     weight.add_(update, alpha=-group["lr"] * scale)
+
+    def _orthogonalise_shared(self, momenta: Tensor, iterations: int) -> Tensor:
+        """Each process of the team orthogonalises its share of the matrices; all get all of them."""
+        share = slice(self._team.rank, None, self._team.size)
+        updates = torch.zeros_like(momenta)
+        if len(momenta[share]):
+            updates[share] = orthogonalise(momenta[share], iterations)
+        return self._team.total(updates)
 
     def _momentum(self, weight: nn.Parameter, momentum: float) -> Tensor:
         """The Nesterov momentum of one matrix."""

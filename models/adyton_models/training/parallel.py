@@ -28,6 +28,12 @@ class Team:
                 "gloo", init_method=f"file://{os.environ[_MEETING]}", rank=self.rank, world_size=self.size
             )
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
     def average(self, weights: Sequence[torch.nn.Parameter], shared: Sequence[float]) -> list[float]:
         """Average the gradients of all processes in place; returns the first process's `shared` numbers."""
         if self.size == 1:

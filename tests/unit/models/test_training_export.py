@@ -3,6 +3,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from random import Random  # noqa: TID251 - what the task is drawn with
 from typing import Any
@@ -195,3 +197,34 @@ def test_llama_cpp_tokenises_like_the_tokenizer(tmp_path: Path) -> None:
     for text in others:
         assert llama.detokenize(tokenizer.encode(text)).decode() == text
     llama.close()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_from_the_command_line(tmp_path: Path) -> None:
+    """`train --processes 2` ends on time with one checkpoint, a curve and its picture; `export` takes it."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "adyton_models.cli"]
+    arguments = [
+        "train",
+        "--minutes",
+        "0.1",
+        "--out",
+        str(run),
+        "--layers",
+        "1",
+        "--processes",
+        "2",
+        "--threads",
+        "1",
+    ]
+    subprocess.run([*command, *arguments], check=True, timeout=240, capture_output=True)
+    assert read_checkpoint(run / "checkpoint.pt")[2]["steps"] > 0
+    assert (run / "curve.png").stat().st_size > 0
+    again = subprocess.run([*command, *arguments], check=False, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    out = tmp_path / "m.gguf"
+    subprocess.run(
+        [*command, "export", str(run / "checkpoint.pt"), "--out", str(out)], check=True, timeout=120
+    )
+    assert out.read_bytes()[:4] == b"GGUF"
