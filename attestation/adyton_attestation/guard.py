@@ -56,8 +56,10 @@ def check_signing_chains(endorsements: Endorsements, anchor: TrustAnchor) -> tup
     Raises:
         Refusal: A chain has another shape, another name, another role or another root.
     """
-    for document in (endorsements.tcb_info, endorsements.qe_identity):
-        _check_signing_chain(document, anchor)
+    _check_signing_chain(endorsements.tcb_info, anchor)
+    # Usually the very same certificates; then they need not be checked again.
+    if endorsements.qe_identity.chain != endorsements.tcb_info.chain:
+        _check_signing_chain(endorsements.qe_identity, anchor)
     return f"TCB info and QE identity name {_name(anchor, 'SGX TCB Signing')!r} below the pinned root", None
 
 
