@@ -60,6 +60,10 @@ test: setup  ## The whole suite, the slow part included.
 test-fast: setup  ## The fast part of the suite.
 	@$(BIN)/python -m pytest
 
+.PHONY: prove
+prove: setup  ## Remove each protection in a copy of the tree, and show that its test notices (minutes).
+	@$(BIN)/python tests/promises/prove.py
+
 .PHONY: bench
 bench: setup  ## Measure sealed against unsealed; writes JSON and a plot to bench/results/.
 	@$(BIN)/python bench/sealing.py

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from adyton import AsyncClient, Client, Simulation
@@ -42,6 +43,18 @@ class Appliance:
             if any("adyton_enclave" in word or "adyton-enclave" in word for word in child.cmdline()):
                 return child
         raise LookupError("the supervisor has no enclave process")
+
+    def kill_enclave(self) -> None:
+        """Kill the enclave and return once its successor serves."""
+        died = self.enclave
+        died.kill()
+        for _ in range(200):
+            with contextlib.suppress(LookupError, psutil.Error):
+                if self.enclave.pid != died.pid and httpx.get(f"{self.url}/readyz").is_success:
+                    return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.host.wait(0.1)
+        raise TimeoutError("no enclave came back")
 
     def simulation(self) -> Simulation:
         """What a client needs to accept this appliance."""

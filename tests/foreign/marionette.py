@@ -76,6 +76,10 @@ class Marionette:
             raise ConnectionError("Firefox closed the Marionette connection")
         return data
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
     def command(self, name: str, **parameters: object) -> Any:
         """Send one command and return its result.
 
@@ -129,9 +133,13 @@ def firefox(profile: Path) -> Iterator[Marionette]:
     ]  # fmt: skip
     log = (profile / "firefox.log").open("w+")
     with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        session = None
         try:
-            yield _session(process, port)
+            session = _session(process, port)
+            yield session
         finally:
+            if session is not None:
+                session.close()
             process.terminate()
             try:
                 process.wait(timeout=10)

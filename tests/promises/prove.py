@@ -113,7 +113,7 @@ def table(mutations: list[Mutation]) -> str:
     """Return the table of ``docs/promises.md``."""
     rows = ["| promise | protection | test | file | line whose removal breaks it |", "|---|---|---|---|---|"]
     for m in sorted(mutations, key=lambda mutation: mutation.promise):
-        test, line = m.test.rsplit("::", 1)[-1], m.line.strip().splitlines()[0]
+        test, line = m.test.rsplit("::", 1)[-1], m.line.strip().splitlines()[-1].strip()
         rows.append(f"| {m.promise} | {m.protects} | `{test}` | `{m.file}` | `{line}` |")
     return "\n".join(rows)
 

@@ -99,7 +99,7 @@ def test_promise_2_nothing_is_sent_before_appraisal_passed(appliance: Appliance,
         (tmp_path / name).write_bytes((appliance.simulation_dir / name).read_bytes())
     policy = (tmp_path / "policy.json").read_text()
     document = json.loads(policy)
-    measured = str(document["mr_enclave"][0])
+    measured = str(document["identity"]["mr_enclave"][0])
     (tmp_path / "policy.json").write_text(policy.replace(measured, measured[::-1]))
     with wiretap(appliance.url) as tap, Client(tap.url, simulation=Simulation.from_dir(tmp_path)) as client:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the SDK may wrap it; the chain is checked
@@ -286,7 +286,7 @@ def test_promise_6_a_recorded_request_does_not_open_in_another_life(own_applianc
     with wiretap(own_appliance.url) as tap, Client(tap.url, simulation=own_appliance.simulation()) as client:
         ask(client, PROBLEM["question"], max_tokens=4)
         first = client.attest().verdict.keyset
-        own_appliance.enclave.kill()
+        own_appliance.kill_enclave()
         ask(client, PROBLEM["question"], max_tokens=4)
         second = client.attest().verdict.keyset
     assert first.digest() != second.digest()
