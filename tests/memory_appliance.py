@@ -31,7 +31,7 @@ from adyton_attestation.simulation.pki import SimulatedPki, create_pki
 from adyton_attestation.simulation.quoting import EnclaveReportSpec, build_sgx_quote
 from adyton_protocol import bhttp, media
 from adyton_protocol.digests import sha256_hex
-from adyton_protocol.errors import KeyConfigMismatch
+from adyton_protocol.errors import KeyConfigMismatch, OpenError
 from adyton_protocol.hpke import KemPrivateKey
 from adyton_protocol.key_config import KeyConfig
 from adyton_protocol.keyset import Keyset, KeysetExtension, ModelIdentity, PublicKeyEntry
@@ -159,6 +159,7 @@ class MemoryAppliance:
     inner: list[bhttp.Request] = field(default_factory=list)
     bodies: list[Pieces] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
+    rotations: int = 0
     sign: Callable[["MemoryAppliance", ReceiptBuilder], Receipt] | None = None
     deliver: Callable[[list[bytes]], list[bytes | Exception]] | None = None
     intercept: Callable[["MemoryAppliance", Sent], httpx.Response | None] | None = None
@@ -174,10 +175,8 @@ class MemoryAppliance:
         """Start the next key epoch; ``forget`` drops the keys of the one before."""
         if forget:
             self.epochs.clear()
-        number = secrets.randbelow(200)
-        while any(epoch.config.key_id == number for epoch in self.epochs):
-            number += 1
-        self.epochs.append(Epoch(number, life_s=self.life_s, now_s=self.clock()))
+        self.rotations += 1
+        self.epochs.append(Epoch(self.rotations, life_s=self.life_s, now_s=self.clock()))
 
     @property
     def epoch(self) -> Epoch:
@@ -245,6 +244,8 @@ class MemoryAppliance:
             plaintext = opener.push(sealed) + opener.finish()
         except KeyConfigMismatch:
             return problem(422, media.PROBLEM_OHTTP_KEY, "unknown key")
+        except OpenError:
+            return problem(400, media.PROBLEM_MALFORMED, "the sealed request cannot be decapsulated")
         request = bhttp.parse_request(plaintext)
         self.inner.append(request)
         builder = ReceiptBuilder(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from adyton.exchange import AnswerHead, Exchange, InnerRequest
-from adyton.problems import MAX_PROBLEM_BYTES, media_type, refusal
+from adyton.problems import MAX_PROBLEM_BYTES, GatewayCouldNotOpen, media_type, refusal
 from adyton.receipts import ReceiptLedger
 from adyton.session import Attested, Session
 from adyton_protocol import media
@@ -99,7 +99,8 @@ def attest(session: Session, *, challenge: str, now_s: int) -> Flow[Attested]:
 def send(session: Session, request: InnerRequest, ledger: ReceiptLedger) -> Flow[Opened]:
     """Seal ``request`` under an appraisal and wait for the head of its answer.
 
-    A request sealed to a key that is gone is sealed again, once, to the key that replaced it.
+    A request sealed to a key that is gone is sealed again, once, to the key that replaced it. The gateway
+    says so itself, or, when the new key has the old one's id, only notices that the request does not open.
 
     Raises:
         AttestationError: The appliance was not accepted; nothing was sent.
@@ -111,7 +112,7 @@ def send(session: Session, request: InnerRequest, ledger: ReceiptLedger) -> Flow
     attested = yield from _attested()
     try:
         return (yield from _attempt(Exchange(attested, request, on_receipt=ledger.add)))
-    except KeyConfigMismatch:
+    except (KeyConfigMismatch, GatewayCouldNotOpen):
         session.expire(attested)
         renewed = yield from _attested()
         # SECURITY: the refusal came from the untrusted host. Only a rotation, which the enclave proves by a

@@ -40,6 +40,14 @@ _HINTS: Final = {
 }
 
 
+class GatewayCouldNotOpen(RemoteProtocolError):
+    """The gateway says that the request did not open.
+
+    Key ids have one byte, so a restarted enclave may give the id of a key that is gone to a new one. Then it
+    finds a key, and the key does not fit.
+    """
+
+
 def media_type(content_type: str) -> str:
     """Reduce a Content-Type value to its lower-case type and subtype."""
     return content_type.partition(";")[0].strip().lower()
@@ -63,7 +71,7 @@ def refusal(status: int, content_type: str, retry_after: str | None, body: bytes
     if kind == PROBLEM_REPLAY:
         return ReplayedRequest("the enclave has accepted this sealed request before; it was not run again")
     if kind == PROBLEM_MALFORMED:
-        return RemoteProtocolError(f"the gateway could not read the sealed request{said}")
+        return GatewayCouldNotOpen(f"the gateway could not open the sealed request{said}")
     if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110 section 15.3
         return RemoteProtocolError(
             f"the host answered {status} with {_printable(content_type) or 'no content type'} instead of a "

@@ -26,6 +26,7 @@ from adyton import Client, Simulation
 from adyton_attestation.policy import Identity
 from adyton_protocol import media
 from adyton_protocol.errors import (
+    AdytonError,
     AppraisalError,
     AttestationError,
     ConfigError,
@@ -324,13 +325,13 @@ def post_only(answer: httpx.Response) -> "object":
     ids=str,
 )
 def test_an_answer_in_the_clear_is_a_typed_error(
-    face: Face, memory: MemoryAppliance, answer: httpx.Response, error: type[Exception]
+    face: Face, memory: MemoryAppliance, answer: httpx.Response, error: type[AdytonError]
 ) -> None:
     """Whatever the host says by itself never reaches the caller as an answer; the request is not repeated."""
     memory.intercept = post_only(answer)
     with pytest.raises(error) as caught:
         face.connect(memory).ask()
-    assert type(caught.value) is error
+    assert caught.value.code == error.code
     assert len(memory.gateway_posts) == 1
 
 
@@ -353,6 +354,16 @@ def test_a_rotation_is_followed_by_one_reseal(face: Face, memory: MemoryApplianc
     assert memory.paths().count(media.ATTESTATION_PATH) == 2
     assert len(memory.gateway_posts) == 3
     assert len({sent.body for sent in memory.gateway_posts}) == 3
+
+
+def test_a_new_key_under_the_old_id_is_a_rotation_too(face: Face, memory: MemoryAppliance) -> None:
+    """A restarted enclave may give the id of a lost key to a new one; the request that does not open is resealed."""
+    face.connect(memory).ask()
+    memory.rotations -= 1
+    memory.rotate()
+    assert face.ask().body.endswith(DONE)
+    assert memory.paths().count(media.ATTESTATION_PATH) == 2
+    assert len(memory.gateway_posts) == 3
 
 
 def test_a_request_is_resealed_at_most_once(face: Face, memory: MemoryAppliance) -> None:
