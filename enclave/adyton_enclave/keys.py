@@ -129,7 +129,7 @@ class KeyRing:
         for epoch in older:
             epoch.ends_s = min(epoch.ends_s, now_s)
             epoch.expires_s = min(epoch.expires_s, now_s + self._settings.overlap_s)
-        self._epochs = [*older, self._make_epoch(now_s, live=frozenset(self._live_key_ids(older)))]
+        self._epochs = [*older, self._make_epoch(now_s)]
         return self._epochs[-1]
 
     def current(self) -> KeyEpoch:
@@ -148,7 +148,7 @@ class KeyRing:
     def live_key_ids(self) -> tuple[int, ...]:
         """Key ids that open requests now; public, the host routes by them."""
         self._advance()
-        return tuple(self._live_key_ids(self._epochs))
+        return tuple(key_id for epoch in reversed(self._epochs) for key_id in epoch.private_keys)
 
     def seconds_to_change(self) -> float:
         """Seconds until a key is born or dies."""
@@ -185,22 +185,17 @@ class KeyRing:
             self.rotate()
         self._epochs = [epoch for epoch in self._epochs if now_s < epoch.expires_s]
 
-    @staticmethod
-    def _live_key_ids(epochs: list[KeyEpoch]) -> list[int]:
-        return [key_id for epoch in reversed(epochs) for key_id in epoch.private_keys]
-
-    def _take_key_id(self, live: frozenset[int]) -> int:
-        while self._next_key_id in live:
-            self._next_key_id = (self._next_key_id + 1) % _KEY_IDS
+    def _take_key_id(self) -> int:
+        """The next id, counting round. At most two epochs live, so an id returns long after its key is gone."""
         key_id = self._next_key_id
         self._next_key_id = (key_id + 1) % _KEY_IDS
         return key_id
 
-    def _make_epoch(self, now_s: float, *, live: frozenset[int]) -> KeyEpoch:
+    def _make_epoch(self, now_s: float) -> KeyEpoch:
         private_keys: dict[int, KemPrivateKey] = {}
         configs: list[KeyConfig] = []
         for kem in KEMS:
-            key_id = self._take_key_id(live)
+            key_id = self._take_key_id()
             private_key = KemPrivateKey.generate(kem)
             private_keys[key_id] = private_key
             configs.append(KeyConfig.of(key_id, private_key))

@@ -21,7 +21,9 @@ from adyton_enclave.engine import (
     Usage,
     sampling_key,
 )
+from adyton_enclave.exchange import ExchangeFacts, InnerRequest
 from adyton_enclave.receipts import ReceiptBook
+from adyton_enclave.server import make_api
 from adyton_protocol.errors import EngineStopped, OutOfMemory, QueueFull
 from adyton_protocol.sse import is_comment
 
@@ -339,6 +341,28 @@ async def test_a_refused_prompt_takes_back_the_others(enclave: Enclave) -> None:
     """All prompts are queued, or none."""
     inner = await enclave.ask(TEXT | {"prompt": ["a", "x" * 300]}, **TEXTS)
     assert inner.status == 400
+    assert enclave.engine.generations[0].cancelled
+
+
+async def test_a_stream_closed_after_its_opening_ends_its_generation(enclave: Enclave) -> None:
+    """Also when nobody has asked for the first token yet, the engine is told at once."""
+    epoch = enclave.ring.current()
+    facts = ExchangeFacts(
+        enc=bytes(32),
+        receipt_secret=bytes(32),
+        keyset_digest=epoch.keyset.digest(),
+        signer=epoch.signer,
+        accepted_at=enclave.clock.wall,
+    )
+    request = InnerRequest(
+        method="POST", path="/v1/chat/completions", headers={}, body=json.dumps(STREAM).encode()
+    )
+    response = await make_api(enclave.configuration, enclave.engine, enclave.clock.surroundings())(
+        request, facts
+    )
+    assert not isinstance(response.body, bytes)
+    await anext(response.body)
+    await response.body.aclose()
     assert enclave.engine.generations[0].cancelled
 
 
