@@ -75,7 +75,7 @@ class EngineSettings:
     n_batch: int = 512
     n_ubatch: int = 512
     kv_type_k: str = "f16"
-    kv_type_v: str = "f16"
+    kv_type_v: str = "q8_0"
     flash_attention: bool = True
 
 
@@ -311,7 +311,7 @@ def _limits(table: _Table) -> Limits:
         max_connections=table.whole("max_connections", standard.max_connections, high=65_536),
         max_exchanges=table.whole("max_exchanges", standard.max_exchanges, high=65_536),
         max_queue=table.whole("max_queue", standard.max_queue, high=65_536),
-        max_sequences=table.whole("max_sequences", standard.max_sequences, high=256),
+        max_sequences=table.whole("max_sequences", standard.max_sequences, high=255),
         max_candidates=table.whole("max_candidates", standard.max_candidates, high=1024),
         max_prompts=table.whole("max_prompts", standard.max_prompts, high=1024),
         receive_timeout_s=table.whole("receive_timeout_s", standard.receive_timeout_s, high=3600),
