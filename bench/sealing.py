@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +31,17 @@ from typing import Final
 
 import httpx
 
+from adyton import Client
+from adyton_attestation.simulation.warning import SimulatedAttestationWarning
+from appliance_process import running
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "bench" / "results"
-BIN: Final = Path(sys.executable).parent
 CLIENTS: Final = (1, 8)
 THROUGHPUT_AIM: Final = 0.97
 FIRST_TOKEN_AIM_MS: Final = 5.0
 PROMPT: Final = "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
 
-sys.path.insert(0, str(ROOT / "tests"))
-
-from tiny_gguf import make_tiny_gguf  # noqa: E402 - found through the path above
-
-from adyton import Client, Simulation  # noqa: E402 - as above
 
 HttpFactory = Callable[[], httpx.Client]
 
@@ -66,6 +65,9 @@ def free_port() -> int:
 
 def write_catalog(directory: Path) -> Path:
     """A catalog with a random-weight model of about 120 million parameters that never ends an answer early."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from tiny_gguf import make_tiny_gguf  # noqa: PLC0415 - found through the path above
+
     made = make_tiny_gguf(directory / "bench.gguf", width=768, layers=24, heads=24, kv_heads=8, n_ctx=1024)
     catalog = directory / "catalog.toml"
     catalog.write_text(
@@ -79,18 +81,12 @@ def write_catalog(directory: Path) -> Path:
 @contextlib.contextmanager
 def sealed_server(directory: Path, catalog: Path) -> Iterator[HttpFactory]:
     """The appliance as an operator runs it; yields HTTP clients that attest and seal."""
-    command = [str(BIN / "adyton-host"), "up", "--simulate", "--port", "0", "--json", "--catalog", str(catalog),
-               "--state", str(directory / "state"), "--simulation-dir", str(directory / "simulation")]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
-        try:
-            line = host.stdout.readline() if host.stdout else ""
-            url = json.loads(line)["base_url"]
-            with Client(url, simulation=Simulation.from_dir(directory / "simulation")) as client:
-                client.verify()
-                yield client.http
-        finally:
-            host.send_signal(signal.SIGTERM)
-            host.wait(timeout=30)
+    with (
+        running(directory, catalog=catalog) as appliance,
+        Client(appliance.url, simulation=appliance.simulation) as client,
+    ):
+        client.verify()
+        yield client.http
 
 
 @contextlib.contextmanager
@@ -221,6 +217,7 @@ def main() -> int:
     parser.add_argument("--shipped", action="store_true", help="measure with the small shipped model instead")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
+    warnings.simplefilter("ignore", SimulatedAttestationWarning)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adyton-bench-")))
         catalog = ROOT / "models" / "catalog.toml" if arguments.shipped else write_catalog(directory)
