@@ -181,7 +181,7 @@ def _check_bound(
 ) -> None:
     ledger.run(CheckName.CHALLENGE, lambda: _check_challenge(report, challenge))
     ledger.run(CheckName.KEY_BINDING, lambda: _check_binding(quote, report, challenge))
-    ledger.run(CheckName.KEYS_CURRENT, lambda: _check_keys_current(report, terms.now_s))
+    ledger.run(CheckName.KEYS_CURRENT, lambda: _check_keys_current(report, terms))
     ledger.run(CheckName.CONFIGURATION, lambda: _check_configuration(report, terms))
     ledger.run(CheckName.MODELS, lambda: _check_models(report, terms))
 
@@ -202,12 +202,15 @@ def _check_binding(quote: Quote, report: AttestationReport, challenge: str) -> t
     return f"the quote binds keyset {report.keyset.digest()}", None
 
 
-def _check_keys_current(report: AttestationReport, now_s: int) -> tuple[str, None]:
-    not_after = report.keyset.not_after
+def _check_keys_current(report: AttestationReport, terms: Terms) -> tuple[str, None]:
+    not_after, now_s, limit_s = report.keyset.not_after, terms.now_s, terms.policy.max_key_life_s
     if now_s >= not_after:
         raise Refusal(
             f"keys in force at {format_time(now_s)}", f"keys that ended at {format_time(not_after)}"
         )
+    # SECURITY: the enclave dates its keys by the host's clock; set far ahead, it would make them live for years.
+    if not_after - now_s > limit_s:
+        raise Refusal(f"keys that end within {limit_s} seconds", f"keys until {format_time(not_after)}")
     return f"the keys end at {format_time(not_after)}", None
 
 

@@ -82,22 +82,14 @@ def _check_current(
             endorsements.pck_crl,
         )
     ]
-    certificates = {
-        common_name(certificate): certificate
-        for certificate in (
-            *chain,
-            *endorsements.tcb_info.chain,
-            *endorsements.qe_identity.chain,
-            anchor.certificate,
-        )
-    }
+    signers = (*endorsements.tcb_info.chain, *endorsements.qe_identity.chain)
     windows += [
         (
-            name,
+            common_name(certificate),
             int(certificate.not_valid_before_utc.timestamp()),
             int(certificate.not_valid_after_utc.timestamp()),
         )
-        for name, certificate in certificates.items()
+        for certificate in (*chain, *signers, anchor.certificate)
     ]
     for name, first_s, last_s in windows:
         if not first_s <= now_s <= last_s:

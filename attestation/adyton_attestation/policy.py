@@ -51,6 +51,8 @@ DAY_S: Final = 86_400
 MAX_GRACE_S: Final = 90 * DAY_S
 DEFAULT_ENDORSEMENT_AGE_S: Final = 14 * DAY_S
 MAX_ENDORSEMENT_AGE_S: Final = 366 * DAY_S
+DEFAULT_KEY_LIFE_S: Final = DAY_S
+MAX_KEY_LIFE_S: Final = 7 * DAY_S
 DEFAULT_EVALUATION_NUMBER: Final = 20
 """Intel's number of the 2026 TCB recoveries; collateral below it predates them."""
 NO_EXPIRY_S: Final = 253_402_300_799
@@ -200,6 +202,8 @@ class AppraisalPolicy:
         platforms: Enrolled machines.
         configurations: Accepted configuration digests.
         models: Accepted identities by model name, sorted; every model of the keyset must be listed.
+        max_key_life_s: How far ahead the end of the keys may lie, in seconds. The enclave dates its keys by a clock
+            that the host sets.
         relaxations: Checks that are not made.
 
     Raises:
@@ -212,12 +216,15 @@ class AppraisalPolicy:
     platforms: tuple[EnrolledPlatform, ...] = ()
     configurations: frozenset[Digest] = frozenset()
     models: tuple[tuple[str, frozenset[Digest]], ...] = ()
+    max_key_life_s: int = DEFAULT_KEY_LIFE_S
     relaxations: tuple[Relaxation, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse policies that would not mean what they say."""
         _check_identity(self.identity)
         _check_tcb(self.tcb)
+        if not 0 < self.max_key_life_s <= MAX_KEY_LIFE_S:
+            raise ConfigError(f"policy: the life of keys lies between 1 and {MAX_KEY_LIFE_S} seconds")
         relaxed = [relaxation.check for relaxation in self.relaxations]
         if not RELAXABLE.issuperset(relaxed):
             raise ConfigError(

@@ -46,6 +46,7 @@ class PolicyFields(TypedDict, total=False):
     platforms: tuple[EnrolledPlatform, ...]
     configurations: frozenset[Digest]
     models: tuple[tuple[str, frozenset[Digest]], ...]
+    max_key_life_s: int
     relaxations: tuple[Relaxation, ...]
 
 
@@ -59,7 +60,17 @@ def read_policy(data: bytes) -> PolicyFields:
         parse_json(data, max_bytes=MAX_POLICY_BYTES, what="policy", error=ConfigError), "policy", ConfigError
     )
     document.only(
-        {"version", "name", "identity", "tcb", "platforms", "configurations", "models", "relaxations"}
+        {
+            "version",
+            "name",
+            "identity",
+            "tcb",
+            "platforms",
+            "configurations",
+            "models",
+            "max_key_life_s",
+            "relaxations",
+        }
     )
     if document.raw("version") != POLICY_VERSION:
         document.refuse("version", f"this release reads version {POLICY_VERSION}")
@@ -75,6 +86,8 @@ def read_policy(data: bytes) -> PolicyFields:
     if "models" in document:
         models = document.object("models")
         fields["models"] = tuple(sorted((name, _digests(models, name)) for name, _ in models.items()))
+    if "max_key_life_s" in document:
+        fields["max_key_life_s"] = document.integer("max_key_life_s", minimum=1, maximum=_U32)
     if "relaxations" in document:
         fields["relaxations"] = tuple(_relaxation(item) for item in _objects(document, "relaxations"))
     return fields
@@ -128,6 +141,7 @@ def policy_to_json(policy: AppraisalPolicy) -> JsonObject:
         ],
         "configurations": _texts(policy.configurations),
         "models": {name: _texts(identities) for name, identities in policy.models},
+        "max_key_life_s": policy.max_key_life_s,
         "relaxations": [
             {"check": item.check.value, "reason": item.reason, "expires": format_time(item.expires_s)}
             for item in policy.relaxations

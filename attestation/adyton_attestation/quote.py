@@ -259,12 +259,11 @@ def _sgx_v3(data: bytes, reader: BytesReader, header: QuoteHeader) -> SgxQuoteV3
     signed = data[: reader.offset]
     section = BytesReader(reader.take(reader.u32()), "quote signature")
     signature, attestation_key = section.take(64), section.take(64)
-    quote_signature = _qe_certification(section, signature, attestation_key)
     return SgxQuoteV3(
         header=header,
         report=report,
         signed=signed,
-        signature=quote_signature,
+        signature=_qe_certification(section, signature, attestation_key),
         size_bytes=reader.offset,
         tail=data[reader.offset :],
     )
@@ -273,12 +272,11 @@ def _sgx_v3(data: bytes, reader: BytesReader, header: QuoteHeader) -> SgxQuoteV3
 def _tdx_v4(data: bytes, reader: BytesReader, header: QuoteHeader) -> TdxQuoteV4:
     report = _td_report(reader)
     signed = data[: reader.offset]
-    signature = _td_signature(reader)
     return TdxQuoteV4(
         header=header,
         report=report,
         signed=signed,
-        signature=signature,
+        signature=_td_signature(reader),
         size_bytes=reader.offset,
         tail=data[reader.offset :],
     )
@@ -292,13 +290,12 @@ def _tdx_v5(data: bytes, reader: BytesReader, header: QuoteHeader) -> TdxQuoteV5
     report = _td_report(body, body_type)
     body.finish()
     signed = data[: reader.offset]
-    signature = _td_signature(reader)
     return TdxQuoteV5(
         header=header,
         body_type=body_type,
         report=report,
         signed=signed,
-        signature=signature,
+        signature=_td_signature(reader),
         size_bytes=reader.offset,
         tail=data[reader.offset :],
     )

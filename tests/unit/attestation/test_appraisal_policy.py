@@ -79,6 +79,8 @@ def test_documents_survive_a_round_trip(lab: Any) -> None:
         {"tcb": {"advisories": [{"id": "INTEL-SA-00615", "reason": "x", "expires": "2027-01-01T00:00:00"}]}},
         {"tcb": {"advisories": [{"id": "INTEL-SA-00615", "reason": "x", "expires": "soon"}]}},
         {"tcb": {"advisories": [{"id": "INTEL-SA-00615", "reason": "x"}]}},
+        {"max_key_life_s": 0},
+        {"max_key_life_s": 8 * 86400},
         {"platforms": [{"ppid": "00" * 16}]},
         {"platforms": [{"ppid": "00" * 15, "custodian": "us", "place": "here"}]},
         {"configurations": ["sha256:00"]},

@@ -252,6 +252,16 @@ def test_keys_end_on_the_second(lab: Any) -> None:
     refused(lab.refusal(now_s=lab.keyset.not_after), CheckName.KEYS_CURRENT)
 
 
+def test_keys_that_outlive_the_policy_are_refused(lab: Any) -> None:
+    """A host that sets the enclave's clock ahead does not get long-lived keys out of it."""
+    for life_s, accepted in ((86_400, True), (86_401, False)):
+        dated = dataclasses.replace(lab, keyset=lab.with_keyset(not_after=lab.now_s + life_s))
+        if accepted:
+            dated.appraise()
+        else:
+            refused(dated.refusal(), CheckName.KEYS_CURRENT)
+
+
 def test_a_signer_is_accepted_with_product_and_version_only(lab: Any) -> None:
     """MRSIGNER needs the exact product and at least the security version."""
     signer = SignerIdentity(mr_signer=b"\x51" * 32, isv_prod_id=7, min_isv_svn=3)
