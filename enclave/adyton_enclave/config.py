@@ -14,8 +14,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from adyton_enclave.engine import EngineConfig, KvType
 from adyton_enclave.privacy import Profile
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError
@@ -28,6 +29,7 @@ MAX_CONFIG_BYTES: Final = 256 * 1024
 DEFAULT_PORT: Final = 8471
 DEFAULT_EPOCH_S: Final = 900
 DEFAULT_OVERLAP_S: Final = 300
+DEFAULT_N_CTX_TOTAL: Final = 16_384
 DEFAULT_AUTHORITIES: Final = ("adyton.invalid", "ohttp.invalid")
 """``adyton.invalid`` is what our clients send, ``ohttp.invalid`` what gateways expect by convention."""
 
@@ -54,7 +56,7 @@ class Limits:
     max_connections: int = 256
     max_exchanges: int = 128
     max_queue: int = 64
-    max_sequences: int = 16
+    max_sequences: int = 32
     max_candidates: int = 16
     max_prompts: int = 16
     receive_timeout_s: int = 30
@@ -64,19 +66,6 @@ class Limits:
     quotes_per_minute: int = 1200
     quote_burst: int = 100
     replay_entries: int = 65_536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """How the decoding loop is laid out; the engine gives each value its meaning."""
-
-    threads: int = 0
-    n_ctx_total: int = 16_384
-    n_batch: int = 512
-    n_ubatch: int = 512
-    kv_type_k: str = "f16"
-    kv_type_v: str = "q8_0"
-    flash_attention: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +115,7 @@ class Configuration:
     models: tuple[ModelSettings, ...]
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     limits: Limits = field(default_factory=Limits)
-    engine: EngineSettings = field(default_factory=EngineSettings)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
 
 class _Table:
@@ -214,6 +203,7 @@ def parse_configuration(data: bytes) -> Configuration:
     attester = _attester(root)
     platform = _simulation_platform(root, attester)
     epoch_s = root.whole("epoch_seconds", DEFAULT_EPOCH_S, high=24 * 3600)
+    limits = _limits(root.table("limits"))
     configuration = Configuration(
         digest=Digest("sha256:" + hashlib.sha256(data).hexdigest()),
         listen_host=_listen_host(root),
@@ -224,8 +214,8 @@ def parse_configuration(data: bytes) -> Configuration:
         overlap_s=root.whole("overlap_seconds", min(DEFAULT_OVERLAP_S, epoch_s), high=epoch_s),
         authorities=_authorities(root),
         privacy=_privacy(root.table("privacy")),
-        limits=_limits(root.table("limits")),
-        engine=_engine(root.table("engine")),
+        limits=limits,
+        engine=_engine(root.table("engine"), limits),
         models=_models(root),
     )
     root.finish()
@@ -326,21 +316,31 @@ def _limits(table: _Table) -> Limits:
     return limits
 
 
-def _engine(table: _Table) -> EngineSettings:
-    standard = EngineSettings()
-    settings = EngineSettings(
+def _engine(table: _Table, limits: Limits) -> EngineConfig:
+    standard = EngineConfig()
+    settings = EngineConfig(
         threads=table.whole("threads", standard.threads, low=0, high=1024),
-        n_ctx_total=table.whole("n_ctx_total", standard.n_ctx_total, low=32, high=1 << 26),
+        n_ctx_total=table.whole("n_ctx_total", DEFAULT_N_CTX_TOTAL, low=32, high=1 << 26),
         n_batch=table.whole("n_batch", standard.n_batch, high=1 << 16),
         n_ubatch=table.whole("n_ubatch", standard.n_ubatch, high=1 << 16),
-        kv_type_k=table.text("kv_type_k", standard.kv_type_k),
-        kv_type_v=table.text("kv_type_v", standard.kv_type_v),
+        prefill_tokens=table.whole("prefill_tokens", standard.prefill_tokens, low=0, high=1 << 16),
+        max_sequences=limits.max_sequences,
+        max_queue=limits.max_queue,
+        kv_type_k=_kv_type(table, "kv_type_k", standard.kv_type_k),
+        kv_type_v=_kv_type(table, "kv_type_v", standard.kv_type_v),
         flash_attention=table.flag("flash_attention", default=standard.flash_attention),
     )
-    if settings.n_ubatch > settings.n_batch:
-        raise table.fail("n_ubatch", "must not exceed n_batch")
     table.finish()
     return settings
+
+
+def _kv_type(table: _Table, key: str, default: KvType) -> KvType:
+    name = table.text(key, default)
+    for known in get_args(KvType):
+        if name == known:
+            found: KvType = known
+            return found
+    raise table.fail(key, f"must be one of {', '.join(get_args(KvType))}")
 
 
 def _models(root: _Table) -> tuple[ModelSettings, ...]:

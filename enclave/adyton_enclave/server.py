@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final, get_args
+from typing import Final
 
 import uvicorn
 
@@ -25,7 +25,7 @@ from adyton_enclave.api.ports import Engine as EnginePort
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.attester import Attester
 from adyton_enclave.config import Configuration, ModelSettings
-from adyton_enclave.engine import Engine, EngineConfig, KvType, ModelSpec, SamplingParams
+from adyton_enclave.engine import Engine, ModelSpec, SamplingParams
 from adyton_enclave.evidence import EvidenceDesk, TokenBucket
 from adyton_enclave.gateway import Gateway, GatewaySettings
 from adyton_enclave.keys import KeyRing, KeyRingSettings
@@ -87,29 +87,6 @@ def _silence_libraries() -> None:
         logger.propagate = False
 
 
-def _kv_type(name: str) -> KvType:
-    for known in get_args(KvType):
-        if name == known:
-            found: KvType = known
-            return found
-    raise ConfigError(f"enclave.toml: a KV cache type must be one of {', '.join(get_args(KvType))}")
-
-
-def _engine_config(configuration: Configuration) -> EngineConfig:
-    engine = configuration.engine
-    return EngineConfig(
-        threads=engine.threads,
-        n_ctx_total=engine.n_ctx_total,
-        n_batch=engine.n_batch,
-        n_ubatch=engine.n_ubatch,
-        max_sequences=configuration.limits.max_sequences,
-        max_queue=configuration.limits.max_queue,
-        kv_type_k=_kv_type(engine.kv_type_k),
-        kv_type_v=_kv_type(engine.kv_type_v),
-        flash_attention=engine.flash_attention,
-    )
-
-
 def _model_spec(model: ModelSettings) -> ModelSpec:
     sampling = model.sampling
     return ModelSpec(
@@ -127,12 +104,8 @@ def _model_spec(model: ModelSettings) -> ModelSpec:
 
 
 def make_engine(configuration: Configuration) -> Engine:
-    """The engine that a configuration describes, not started.
-
-    Raises:
-        ConfigError: Sizes that contradict each other.
-    """
-    return Engine(_engine_config(configuration), [_model_spec(model) for model in configuration.models])
+    """The engine that a configuration describes, not started."""
+    return Engine(configuration.engine, [_model_spec(model) for model in configuration.models])
 
 
 def make_ring(configuration: Configuration, engine: EnginePort, surroundings: Surroundings) -> KeyRing:

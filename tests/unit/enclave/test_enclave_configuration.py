@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from unit.enclave.harness import CONFIG, configuration
 
 from adyton_enclave.config import MAX_CONFIG_BYTES, Configuration, load_configuration, parse_configuration
+from adyton_enclave.engine import EngineConfig
 from adyton_enclave.privacy import Profile
 from adyton_protocol.errors import ConfigError
 
@@ -29,6 +30,14 @@ def test_a_minimal_file_gets_strict_defaults() -> None:
     assert parsed.listen_host == "127.0.0.1"
     assert parsed.authorities == ("adyton.invalid", "ohttp.invalid")
     assert parsed.simulation_platform is None
+
+
+def test_the_engine_defaults_are_the_engines_own() -> None:
+    """The default profile, whose answers can be replayed, is the engine's to choose; nothing here undoes it."""
+    parsed, standard = parse_configuration(MINIMAL.encode()).engine, EngineConfig()
+    assert (parsed.kv_type_k, parsed.kv_type_v) == (standard.kv_type_k, standard.kv_type_v)
+    assert parsed.flash_attention == standard.flash_attention
+    assert (parsed.n_batch, parsed.n_ubatch) == (standard.n_batch, standard.n_ubatch)
 
 
 def test_the_digest_is_that_of_the_exact_bytes() -> None:
@@ -63,6 +72,8 @@ def test_a_short_epoch_shortens_the_overlap() -> None:
         ("[limits]\nmax_request_bytes = 1", "limits.max_request_bytes"),
         ("[limits]\nmax_request = 1", "limits.max_request"),
         ("[engine]\nn_batch = 8\nn_ubatch = 16", "engine.n_ubatch"),
+        ("[engine]\nn_batch = 8\nn_ubatch = 8", "engine.n_batch"),
+        ('[engine]\nkv_type_k = "q3_k"', "engine.kv_type_k"),
         ("[engine]\nmmap = true", "engine.mmap"),
         ("engine = 1", "engine"),
     ],

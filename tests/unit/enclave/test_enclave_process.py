@@ -116,12 +116,6 @@ def start(directory: Path, port: int, environment: dict[str, str] | None = None)
     raise TimeoutError(process.said())
 
 
-def stop(process: Process) -> int:
-    """End it as a supervisor does."""
-    process.child.send_signal(signal.SIGTERM)
-    return process.child.wait(MINUTE_S)
-
-
 @pytest.fixture(scope="module")
 def enclave(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """One process for the tests that leave it alive; keys live for two seconds."""
@@ -203,7 +197,13 @@ def test_a_client_that_hangs_up_leaves_nothing_running(enclave: Process) -> None
 
 
 def test_nothing_but_happenings_is_logged(enclave: Process) -> None:
-    """After all of the above the process has said its banner and known happenings; no prompt, no path, no address."""
+    """After good and bad requests the process has said its banner and known happenings; no prompt, no address."""
+    enclave.ask(STREAM)
+    enclave.ask({"messages": CANARY})
+    enclave.ask({CANARY: 1})
+    enclave.ask(STREAM, authority=f"{CANARY}.example")
+    enclave.ask(method="GET", path=f"/{CANARY}", body=None)
+    httpx.get(f"{enclave.url}/{CANARY}", headers={CANARY: CANARY})
     said = enclave.said()
     assert CANARY not in said
     lines = [line for line in said.splitlines() if line.startswith("{")]
@@ -217,8 +217,11 @@ def test_nothing_but_happenings_is_logged(enclave: Process) -> None:
     assert "SIMULATED" in others[0]
 
 
-def test_sigterm_ends_it_cleanly(enclave: Process) -> None:
-    """The last test of this process: a running stream is completed, then the process ends with status 0."""
+def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
+    """A running stream is completed, then the process ends with status 0."""
+    port = free_port()
+    write_configuration(tmp_path, port)
+    enclave = start(tmp_path, port)
     keyset = enclave.keyset()
     sealed = Sealed(keyset.key_configs()[0], STREAM | {"privacy": "cadence", "max_tokens": 5})
     headers = {"content-type": sealed.media_type}
