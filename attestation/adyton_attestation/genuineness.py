@@ -41,7 +41,7 @@ def check_genuineness(
         The verified claims with the name of the PCK CA, or None when something failed.
     """
     ledger.run(CheckName.ENDORSEMENTS_FORMAT, lambda: _check_format(endorsements))
-    ledger.run(CheckName.SIGNING_CHAINS, lambda: guard.check_signing_chains(endorsements, anchor))
+    signers = ledger.run(CheckName.SIGNING_CHAINS, lambda: guard.check_signing_chains(endorsements, anchor))
     chain = ledger.run(CheckName.PCK_CHAIN, lambda: guard.check_pck_chain(quote, endorsements, anchor))
     ledger.run(
         CheckName.ENDORSEMENTS_CURRENT, lambda: _check_current(endorsements, chain or (), anchor, now_s)
@@ -52,14 +52,16 @@ def check_genuineness(
     else:
         ledger.run(CheckName.NOT_REVOKED, lambda: _check_not_revoked(endorsements, chain, anchor))
         ledger.run(CheckName.QUOTE_SIGNATURES, lambda: _check_quote_signatures(quote, chain[0]))
+    if chain is None or signers is None:
+        # Claims over documents that nobody with the right role has signed would read as if they meant something.
+        ledger.skip("needs chains of the right roles", CheckName.DCAP_VERIFICATION)
+        return None
     claims = ledger.run(
         CheckName.DCAP_VERIFICATION,
         # SECURITY: the canonical bytes, not the padded ones, so that both libraries judge the same input.
         lambda: verify_quote(raw[: quote.size_bytes], endorsements, root_der=anchor.der, now_s=now_s),
     )
-    if claims is None or chain is None:
-        return None
-    return claims, common_name(chain[1])
+    return None if claims is None else (claims, common_name(chain[1]))
 
 
 def _check_format(endorsements: Endorsements) -> tuple[str, None]:

@@ -14,7 +14,7 @@ SECURITY: each of these separates two roles below one root. None may be dropped 
 anyway".
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from cryptography import x509
 
@@ -50,7 +50,7 @@ def check_length(quote: Quote) -> tuple[str, None]:
     return f"{quote.size_bytes} bytes{padding}", None
 
 
-def check_signing_chains(endorsements: Endorsements, anchor: TrustAnchor) -> tuple[str, None]:
+def check_signing_chains(endorsements: Endorsements, anchor: TrustAnchor) -> tuple[str, Literal[True]]:
     """Demand that TCB info and QE identity come with chains of a TCB signing certificate.
 
     Raises:
@@ -60,7 +60,7 @@ def check_signing_chains(endorsements: Endorsements, anchor: TrustAnchor) -> tup
     # Usually the very same certificates; then they need not be checked again.
     if endorsements.qe_identity.chain != endorsements.tcb_info.chain:
         _check_signing_chain(endorsements.qe_identity, anchor)
-    return f"TCB info and QE identity name {_name(anchor, 'SGX TCB Signing')!r} below the pinned root", None
+    return f"TCB info and QE identity name {_name(anchor, 'SGX TCB Signing')!r} below the pinned root", True
 
 
 def check_pck_chain(

@@ -7,15 +7,20 @@ import json
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adyton_attestation.certificates import parse_chain, trust_anchor
+from adyton_attestation.certificates import p256_key, parse_chain, signature_holds, trust_anchor
 from adyton_attestation.endorsements import parse_endorsements
 from adyton_attestation.marks import NO_MARKS, HighWaterMarks
 from adyton_attestation.roots import INTEL_SGX_ROOT_DER, INTEL_SGX_ROOT_SHA256
-from adyton_attestation.simulation.pki import FMSPC, SGX_EXTENSION_OID
+from adyton_attestation.simulation.pki import FMSPC, SGX_EXTENSION_OID, utc
 from adyton_protocol.errors import ConfigError, EndorsementError
+
+NOW_S = 1_790_000_000
 
 # What cryptography says about odd certificates is not ours to say; the odd ones are refused for better reasons.
 pytestmark = [
@@ -157,3 +162,49 @@ def test_marks_only_rise(steps: list[tuple[int, int, str, int]]) -> None:
     for ca_name in "ab":
         highest = max((step[3] for step in steps if step[2] == ca_name), default=0)
         assert marks.pck_crl_number(ca_name) == highest
+
+
+def test_odd_keys_and_signatures_verify_nothing(lab: Any) -> None:
+    """Other curves, other key types, points off the curve and signatures of other lengths are all just false."""
+    data, signature = b"statement", lab.pki.pck.sign(b"statement")
+    key = lab.pki.pck.key.public_key()
+    assert signature_holds(key, signature, data)
+    assert not signature_holds(key, signature, data + b".")
+    assert not signature_holds(key, signature[:-1], data)
+    assert not signature_holds(key, bytes(64), data)
+    assert not signature_holds(None, signature, data)
+    assert not signature_holds(ec.generate_private_key(ec.SECP384R1()).public_key(), signature, data)
+    assert p256_key(bytes(64)) is None
+    assert p256_key(b"\x01" * 63) is None
+
+
+def test_a_signature_of_another_length_or_a_time_without_a_zone_is_refused(lab: Any) -> None:
+    """What is signed is dated exactly, and by exactly 64 bytes."""
+    document = json.loads(lab.collateral())
+    bent = [
+        {"tcb_info_signature": document["tcb_info_signature"][:-2]},
+        {"tcb_info": document["tcb_info"].replace("Z", "", 1)},
+        {"tcb_info": document["tcb_info"].replace('"issueDate":"2', '"issueDate":"x2')},
+        {"qe_identity": "[]"},
+        {"tcb_info_issuer_chain": document["tcb_info_issuer_chain"] * 40},
+        {"tcb_info_issuer_chain": "é" + document["tcb_info_issuer_chain"]},
+    ]
+    for changes in bent:
+        with pytest.raises(EndorsementError):
+            parse_endorsements(json.dumps(document | changes).encode())
+
+
+def test_a_revocation_list_must_be_numbered(lab: Any) -> None:
+    """A list without a number cannot be compared, and is refused."""
+    issuer = lab.pki.root
+    plain = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(utc(NOW_S))
+        .next_update(utc(NOW_S + 60))
+        .sign(issuer.key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+    document = json.loads(lab.collateral())
+    with pytest.raises(EndorsementError, match="numbered"):
+        parse_endorsements(json.dumps(document | {"root_ca_crl": plain.hex()}).encode())
