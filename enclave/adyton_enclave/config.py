@@ -21,6 +21,7 @@ from adyton_enclave.privacy import Profile
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.media import MAX_REQUEST_BYTES
+from adyton_protocol.model_identity import SamplingDefaults
 
 CONFIG_NAME: Final = "enclave.toml"
 CONFIG_VERSION: Final = 1
@@ -68,14 +69,17 @@ class Limits:
     replay_entries: int = 65_536
 
 
+_SAMPLING: Final = SamplingDefaults()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
     """What a request gets when it does not say; part of the model's identity."""
 
-    temperature: float = 0.7
-    top_p: float = 0.95
-    top_k: int = 0
-    min_p: float = 0.0
+    temperature: float = _SAMPLING.temperature
+    top_p: float = _SAMPLING.top_p
+    top_k: int = _SAMPLING.top_k
+    min_p: float = _SAMPLING.min_p
     max_tokens: int = 512
 
 

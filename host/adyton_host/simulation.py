@@ -4,10 +4,10 @@
 The host must not load that code: it holds keys and signs. A process of its own ends before the relay starts.
 """
 
-import hashlib
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -66,8 +66,8 @@ def prepare(directory: SimulationDir, enclave_config: str) -> None:
 
     Args:
         directory: Where.
-        enclave_config: The text of the enclave's configuration file, whose digest the policy will demand. It
-            names the model by its digest, so another model, or other sampling defaults, are refused.
+        enclave_config: The text of the enclave's configuration file. The policy will demand its digest and the
+            identities of the models in it, so another model, or other sampling defaults, are refused.
 
     Raises:
         ConfigError: A package is missing.
@@ -77,16 +77,18 @@ def prepare(directory: SimulationDir, enclave_config: str) -> None:
     path = directory.path
     command = [sys.executable, "-I", "-m", _INSTALL_MODULE, str(path)]
     command += ["--measure", *(str(package_dir(name)) for name in _MEASURED_PACKAGES)]
-    command += ["--configuration", "sha256:" + hashlib.sha256(enclave_config.encode()).hexdigest()]
     try:
-        done = subprocess.run(  # noqa: S603 -- our own interpreter and module; no shell
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_TIMEOUT_S,
-        )
+        with tempfile.NamedTemporaryFile("wb", suffix=".toml") as stated:
+            stated.write(enclave_config.encode())
+            stated.flush()
+            done = subprocess.run(  # noqa: S603 -- our own interpreter and module; no shell
+                [*command, "--enclave-config", stated.name],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_INSTALL_TIMEOUT_S,
+            )
     except subprocess.TimeoutExpired as error:
         raise SetupError(f"preparing {path} did not end within {_INSTALL_TIMEOUT_S:g} seconds") from error
     if done.returncode != 0:

@@ -260,6 +260,13 @@ def test_promise_4_sampling_defaults_are_part_of_the_model_identity(
     assert before.isdisjoint(after)
 
 
+def test_promise_4_no_check_is_skipped_even_in_simulation(appliance: Appliance) -> None:
+    """Code, configuration and models are all compared with reference values; nothing is waved through."""
+    with appliance.client() as client:
+        verdicts = {check.name: check.verdict for check in client.verify().checks}
+    assert set(verdicts.values()) == {"pass"}, verdicts
+
+
 # --- 5. No request learns about another ----------------------------------------------------------------
 
 

@@ -10,7 +10,9 @@ import fcntl
 import json
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +28,14 @@ from adyton_attestation.policy import (
 from adyton_attestation.policy_json import format_time
 from adyton_attestation.simulation.collateral import EVALUATION_NUMBER
 from adyton_attestation.simulation.installation import Installation, ensure_installation, write_file
-from adyton_protocol.digests import DIGEST_PATTERN, Digest
-from adyton_protocol.errors import ConfigError
+from adyton_protocol.digests import DIGEST_PATTERN, Digest, sha256_hex
+from adyton_protocol.errors import ConfigError, ProtocolError
 from adyton_protocol.measurement import simulated_mrenclave
+from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
 
 SIMULATOR: Final = "adyton_enclave/simulation.py"
 """The one file of the enclave that is not measured, because a production enclave does not contain it."""
+MAX_CONFIG_BYTES: Final = 1 << 20
 PACKAGES: Final = ("enclave/adyton_enclave", "protocol/adyton_protocol")
 
 EXIT_UNUSABLE: Final = 2
@@ -134,12 +138,55 @@ def install(arguments: argparse.Namespace, now_s: int) -> dict[str, object]:
         }
         if arguments.measure:
             mr_enclave = simulated_mrenclave(measured_files(arguments.measure))
-            policy = simulated_policy(
-                installation, mr_enclave, models=arguments.model, configurations=arguments.configuration
-            )
+            models, configurations = list(arguments.model), list(arguments.configuration)
+            if arguments.enclave_config is not None:
+                configuration, stated = stated_by(arguments.enclave_config)
+                models += stated
+                configurations.append(configuration)
+            policy = simulated_policy(installation, mr_enclave, models=models, configurations=configurations)
             write_file(directory / "policy.json", json.dumps(policy.to_json(), indent=2).encode() + b"\n")
             state |= {"mr_enclave": mr_enclave.hex(), "policy_digest": policy.digest()}
     return state
+
+
+def stated_by(path: Path) -> tuple[Digest, list[tuple[str, Digest]]]:
+    """Return what an enclave's configuration file amounts to: its digest, and the identity of each model in it.
+
+    The file is the policy writer's own. Values that it leaves out are the enclave's defaults.
+
+    Raises:
+        ConfigError: It cannot be read or is no such configuration.
+    """
+    data = path.read_bytes()[:MAX_CONFIG_BYTES]
+    try:
+        document = tomllib.loads(data.decode())
+        engine = document.get("engine", {})
+        cache = CacheProfile(**{key: engine[key] for key in _names(CacheProfile) if key in engine})
+        models = [
+            (
+                str(model["name"]),
+                model_identity(
+                    gguf_sha256=str(model["sha256"]).removeprefix("sha256:"),
+                    n_ctx=int(model["n_ctx"]),
+                    sampling=SamplingDefaults(
+                        **{
+                            k: v
+                            for k, v in model.get("sampling", {}).items()
+                            if k in _names(SamplingDefaults)
+                        }
+                    ),
+                    cache=cache,
+                ),
+            )
+            for model in document["model"]
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, ProtocolError) as error:
+        raise ConfigError(f"{path} is not an enclave's configuration") from error
+    return sha256_hex(data), models
+
+
+def _names(kind: type[SamplingDefaults | CacheProfile]) -> frozenset[str]:
+    return frozenset(member.name for member in fields(kind))
 
 
 def _model(text: str) -> tuple[str, Digest]:
@@ -185,6 +232,12 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="DIGEST",
         help="a configuration digest that the policy shall accept; may be repeated",
+    )
+    result.add_argument(
+        "--enclave-config",
+        type=Path,
+        metavar="FILE",
+        help="an enclave.toml whose digest and whose models the policy shall accept",
     )
     result.add_argument("--json", action="store_true", help="print JSON")
     return result

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from adyton_enclave.engine.chat_template import ChatTemplate
 from adyton_enclave.engine.llama import LlamaModel
-from adyton_enclave.engine.request import SamplingParams
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
-from adyton_protocol.digests import Digest, jcs, sha256_hex
+from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError, InvalidRequest
+from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
 
 
 class LoadedModel:
@@ -81,23 +81,19 @@ class LoadedModel:
 
 
 def _identity(spec: ModelSpec, config: EngineConfig) -> Digest:
-    """Digest of the canonical JSON of everything that decides an answer besides the measured code."""
-    sampling: SamplingParams = spec.sampling
-    return sha256_hex(
-        jcs(
-            {
-                "version": 1,
-                "gguf": "sha256:" + spec.sha256.removeprefix("sha256:"),
-                "n_ctx": spec.n_ctx,
-                "kv_type_k": config.kv_type_k,
-                "kv_type_v": config.kv_type_v,
-                "flash_attention": config.flash_attention,
-                "sampling": {
-                    "temperature": float(sampling.temperature),
-                    "top_p": float(sampling.top_p),
-                    "top_k": sampling.top_k,
-                    "min_p": float(sampling.min_p),
-                },
-            }
-        )
+    sampling = spec.sampling
+    return model_identity(
+        gguf_sha256=spec.sha256.removeprefix("sha256:"),
+        n_ctx=spec.n_ctx,
+        sampling=SamplingDefaults(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+        ),
+        cache=CacheProfile(
+            kv_type_k=config.kv_type_k,
+            kv_type_v=config.kv_type_v,
+            flash_attention=config.flash_attention,
+        ),
     )
