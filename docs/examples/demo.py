@@ -95,7 +95,8 @@ def main() -> int:
         text = run("ask", "--simulated", problem["question"],
                    quiet=(*where, "--temperature", "0", "--save-receipt", str(receipt),
                           "--save-report", str(report)))  # fmt: skip
-        run("receipt", "verify", str(receipt), "--report", str(report))
+        run("receipt", "verify", str(receipt), "--report", str(report), "--simulated",
+            quiet=("--simulation-dir", str(state / "simulation")))  # fmt: skip
     match = re.search(r"The answer is:? *(-?[0-9]+)", text)
     found = match[1] if match else ""
     say()

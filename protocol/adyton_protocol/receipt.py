@@ -312,7 +312,7 @@ def check_exchange(
         receipt_secret: Exported from its HPKE context, 32 bytes.
         request_body: Body of the inner request that we sent.
         response_body: Body of the inner response that we received; of a stream, every event group before
-            the receipt that is no comment.
+            the receipt that is no comment. ``data: [DONE]``, which follows the receipt, is not part of it.
 
     Raises:
         ReceiptError: It is about another request or another response.

@@ -68,6 +68,11 @@ BAD_BODIES = {
     "unknown field": ({"messages": MESSAGES, "temprature": 1}, 400, "temprature"),
     "unsupported field": ({"messages": MESSAGES, "tools": [{"type": "function"}]}, 400, "tools"),
     "prompt too long": ({"messages": [{"role": "user", "content": "seven " * 5000}]}, 400, None),
+    "prompt of megabytes": (
+        {"messages": [{"role": "user", "content": "seven " * (7 << 17)}]},
+        400,
+        "messages",
+    ),
     "answer too long": ({"messages": MESSAGES, "max_tokens": 10**6}, 400, None),
 }
 

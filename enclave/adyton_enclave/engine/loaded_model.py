@@ -7,7 +7,7 @@ from adyton_enclave.engine.chat_template import ChatTemplate
 from adyton_enclave.engine.llama import LlamaModel
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
 from adyton_protocol.digests import Digest
-from adyton_protocol.errors import ConfigError, InvalidRequest
+from adyton_protocol.errors import ConfigError, ContextOverflow, InvalidRequest
 from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
 
 
@@ -38,6 +38,7 @@ class LoadedModel:
             )
         # Made now, so that no request pays for it.
         self._pieces = self.llama.pieces
+        self._longest_piece_bytes = max(map(len, self._pieces))
         self.name = spec.name
         self.n_ctx = spec.n_ctx
         self.n_vocab = self.llama.n_vocab
@@ -53,7 +54,11 @@ class LoadedModel:
             text: Attacker-controlled.
             parse_special: SECURITY: leave off for text of callers, who could write control tokens otherwise.
             add_special: Add beginning and end of text as the vocabulary says.
+
+        Raises:
+            ContextOverflow: The text is so long that it cannot fit, whatever its tokens are.
         """
+        self._refuse_hopeless(len(text), "prompt")
         return self.llama.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def detokenize(self, token_ids: Sequence[int]) -> bytes:
@@ -72,12 +77,23 @@ class LoadedModel:
 
         Raises:
             InvalidRequest: The conversation does not fit the template, or the model has none.
+            ContextOverflow: Its texts are so long that they cannot fit, whatever their tokens are.
         """
         if self._template is None:
             raise InvalidRequest("this model has no chat template; use completions", param="messages")
+        contents = (message.get("content") for message in messages)
+        self._refuse_hopeless(sum(len(text) for text in contents if isinstance(text, str)), "messages")
         return self._template.apply(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, options=options
         )
+
+    def _refuse_hopeless(self, characters: int, param: str) -> None:
+        """Spare megabytes the tokenizer: a token covers at most so many bytes, and a character has at least one."""
+        if characters > self.n_ctx * self._longest_piece_bytes:
+            raise ContextOverflow(
+                f"a text of {characters} characters cannot fit into a context of {self.n_ctx} tokens",
+                param=param,
+            )
 
 
 def _identity(spec: ModelSpec, config: EngineConfig) -> Digest:
