@@ -64,6 +64,10 @@ test-fast: setup  ## The fast part of the suite.
 prove: setup  ## Remove each protection in a copy of the tree, and show that its test notices (minutes).
 	@$(BIN)/python tests/promises/prove.py
 
+.PHONY: foreign
+foreign:  ## Install the npm packages of the foreign OHTTP client that the suite talks to.
+	@cd tests/foreign/npm && npm ci --silent --no-audit --no-fund
+
 .PHONY: bench
 bench: setup  ## Measure sealed against unsealed; writes JSON and a plot to bench/results/.
 	@$(BIN)/python bench/sealing.py

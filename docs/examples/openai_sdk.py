@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The official openai SDK, unchanged, over a sealed and attested connection.
 
-Start an appliance first (``adyton-host up --simulate``), then: ``python docs/examples/openai_sdk.py``
+Start an appliance first (``adyton-host up --simulate``), then: ``python docs/examples/openai_sdk.py --simulated``
 """
 
 import argparse
@@ -15,7 +15,11 @@ def main() -> None:
     """Verify the appliance, stream one answer, and keep its receipt."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--url", default="http://127.0.0.1:8470")
-    parser.add_argument("--policy", help="policy of a real appliance; without it, the local simulation")
+    trust = parser.add_mutually_exclusive_group(required=True)
+    trust.add_argument("--policy", help="what to accept of a real appliance")
+    trust.add_argument(
+        "--simulated", action="store_true", help="accept the local simulation, which protects nothing"
+    )
     parser.add_argument("--simulation-dir", type=Path)
     parser.add_argument("--save-receipt", type=Path)
     parser.add_argument(
