@@ -11,9 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Everything by default; `make setup EXTRAS=enclave,host,openai` is enough for `make demo`.
 EXTRAS ?= enclave,host,openai,train,dev
-STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt manifests/llama-build.toml 2>/dev/null | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 comma := ,
-
+STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt manifests/llama-build.toml 2>/dev/null | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 .PHONY: help
 help:  ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
