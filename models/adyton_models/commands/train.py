@@ -72,6 +72,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     plan = Plan(
         minutes=arguments.minutes, seed=arguments.seed, layers=arguments.layers, threads=arguments.threads
     )
+    if arguments.layers < 2:
+        raise ConfigError("a model has at least two layers")
     if arguments.resume and not (arguments.out / "checkpoint.pt").exists():
         raise ConfigError(f"there is no {arguments.out / 'checkpoint.pt'} to resume")
     helpers = start_helpers(arguments.processes, arguments.out)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 ROPE_BASE = 10_000.0
 NORM_EPSILON = 1e-5
+EMBEDDING_DEVIATION = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,17 +116,18 @@ class Transformer(nn.Module):
         self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
-        """Draw the weights from `seed`; projections back to the residual start smaller."""
+        """Draw the weights from `seed`; projections back to the residual start at zero."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            self.embedding.weight.normal_(0.0, 0.02, generator=generator)
+            self.final_norm.weight.fill_(0.1)
+            self.embedding.weight.normal_(0.0, EMBEDDING_DEVIATION, generator=generator)
             for name, weight in self.named_parameters():
                 if weight.dim() != 2 or name.startswith("embedding"):
                     continue
-                deviation = 0.5 * weight.shape[1] ** -0.5
                 if name.endswith(("attention_out.weight", "down.weight")):
-                    deviation /= (2 * self.shape.layers) ** 0.5
-                weight.normal_(0.0, deviation, generator=generator)
+                    weight.zero_()
+                else:
+                    weight.normal_(0.0, 0.5 * weight.shape[1] ** -0.5, generator=generator)
 
     def hidden(self, token_ids: Tensor) -> Tensor:
         """The normalised last hidden state, (rows, tokens, width)."""

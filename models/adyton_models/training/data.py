@@ -34,7 +34,7 @@ HARDER_FROM = 0.6
 HARDER_SHARE = 0.05
 """From this share of the budget on, this share of rows each has distractors, or shuffled facts."""
 
-DRILLS: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.15), (0.4, 0.06, 0.15), (0.7, 0.03, 0.06))
+DRILLS: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.1), (0.4, 0.1, 0.05), (0.7, 0.04, 0.02))
 """From which share of the budget on which share of rows are bare equations, and bare look-ups: such rows hold
 several times as much of what is hard to learn as a problem does."""
 

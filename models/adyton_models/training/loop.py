@@ -25,6 +25,7 @@ from adyton_models.training.architecture import Shape, Transformer
 from adyton_models.training.data import Stream, encode_row, make_batch, weigh_row
 from adyton_models.training.muon import Muon
 from adyton_models.training.parallel import Team
+from adyton_models.training.planted import Held, plant_heads
 
 FORMAT = 1
 
@@ -122,7 +123,10 @@ class Trainer:
             heads=plan.heads,
             feed_forward=plan.feed_forward,
         )
-        self.model = Transformer(shape, seed=plan.seed).to(self.device)
+        self.model = Transformer(shape, seed=plan.seed)
+        plant_heads(self.model, self.tokenizer, seed=plan.seed)
+        self.model.to(self.device)
+        self.held = Held(self.model)
         matrices = [
             w for n, w in self.model.named_parameters() if w.dim() == 2 and not n.startswith("embedding")
         ]
@@ -152,6 +156,7 @@ class Trainer:
             return False
         saved: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(saved["model"])
+        self.held = Held(self.model)
         for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.progress = Progress(**saved["progress"])
@@ -203,6 +208,7 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
+        self.held.restore(done)
         self.progress.steps += 1
         self.progress.used_s = shared[0]
         self.progress.tokens += round(shared[1]) * self.team.size

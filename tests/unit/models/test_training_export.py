@@ -30,7 +30,7 @@ from adyton_models.training.data import DRILL_EQUATIONS, MAX_ROW_TOKENS, STAGES,
 from adyton_models.training.loop import Plan, Trainer, learning_rate_factor  # noqa: E402
 from adyton_models.training.muon import orthogonalise  # noqa: E402
 
-SMALL = {"width": 64, "layers": 2, "heads": 2, "feed_forward": 96, "batch_tokens": 1024, "threads": 1}
+SMALL = {"width": 128, "layers": 2, "heads": 4, "feed_forward": 96, "batch_tokens": 1024, "threads": 1}
 
 
 def quiet(_share: float, _evaluation: dict[str, Any] | None, _loss: float) -> None:
@@ -211,11 +211,11 @@ def test_two_processes_train_one_model_from_the_command_line(tmp_path: Path) -> 
         "--out",
         str(run),
         "--layers",
-        "1",
+        "2",
         "--processes",
         "2",
         "--threads",
-        "1",
+        "2",
     ]
     subprocess.run([*command, *arguments], check=True, timeout=240, capture_output=True)
     assert read_checkpoint(run / "checkpoint.pt")[2]["steps"] > 0
