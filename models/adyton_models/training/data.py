@@ -26,15 +26,15 @@ STAGES: tuple[tuple[float, dict[int, float]], ...] = (
     (0.05, {1: 1.0, 2: 1.0, 3: 1.0}),
     (0.12, {1: 0.6, 2: 1.0, 3: 1.0, 4: 1.0}),
     (0.25, {1: 0.4, 2: 1.0, 3: 1.0, 4: 1.0, 5: 1.0}),
-    (0.45, {1: 0.4, 2: 1.0, 3: 1.0, 4: 1.2, 5: 1.4, 6: 0.4}),
+    (0.45, {1: 0.3, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.4, 6: 0.1}),
 )
 """From which share of the budget on which weight each number of steps has."""
 
 HARDER_FROM = 0.6
-HARDER_SHARE = 0.05
+HARDER_SHARE = 0.01
 """From this share of the budget on, this share of rows each has distractors, or shuffled facts."""
 
-DRILLS: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.1), (0.4, 0.1, 0.05), (0.7, 0.04, 0.02))
+DRILLS: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.1), (0.4, 0.08, 0.02), (0.7, 0.03, 0.01))
 """From which share of the budget on which share of rows are bare equations, and bare look-ups: such rows hold
 several times as much of what is hard to learn as a problem does."""
 

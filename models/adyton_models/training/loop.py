@@ -40,11 +40,11 @@ class Plan:
     layers: int = 4
     heads: int = 8
     feed_forward: int = 512
-    batch_tokens: int = 2048
+    batch_tokens: int = 1280
     """In each process."""
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
-    prompt_weight: float = 0.05
+    prompt_weight: float = 0.03
     warmup: float = 0.01
     decay_from: float = 0.4
     threads: int = 2
