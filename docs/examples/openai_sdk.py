@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("--simulation-dir", type=Path)
     parser.add_argument("--save-receipt", type=Path)
     parser.add_argument(
-        "question", nargs="?", default="Ann has 4 bags of 6 apples and eats 3. How many are left?"
+        "question",
+        nargs="?",
+        default="Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?",
     )
     args = parser.parse_args()
 

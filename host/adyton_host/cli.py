@@ -53,7 +53,7 @@ examples:
 
 then, as a client, in another terminal:
   adyton verify --simulated
-  adyton ask --simulated "Tom has 3 boxes of 12 pens and gives 7 pens away. How many are left?"
+  adyton ask --simulated "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
 """
 
 _UP_DESCRIPTION: Final = """\
@@ -210,7 +210,7 @@ ready (SIMULATED)
 
 next, in another terminal:
   adyton verify --simulated {where}
-  adyton ask --simulated {where} "Tom has 3 boxes of 12 pens and gives 7 away. How many are left?"
+  adyton ask --simulated {where} "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
 
 Ctrl-C stops the relay and the enclave.""",
         flush=True,

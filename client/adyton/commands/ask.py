@@ -23,7 +23,7 @@ from adyton.terminal import emit_json, paint, say, write
 from adyton_protocol.errors import ReceiptError
 
 _EXAMPLES = """examples:
-  adyton ask --simulated "Tom has 3 boxes of 12 eggs and drops 5 eggs. How many are left?"
+  adyton ask --simulated "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
   adyton ask --policy policy.json --url https://appliance.example "..." --save-receipt receipt.json
   adyton ask --simulated --json --seed 7 "..." | jq .answer
   echo "a long question" | adyton ask --simulated -
