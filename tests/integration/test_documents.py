@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the README and the examples show works as shown."""
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from adyton.cli import make_parser
+from adyton_models.tasks.render import generate
+from adyton_models.tasks.splits import Split
 from appliance import Appliance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +76,14 @@ def test_every_link_between_documents_leads_somewhere() -> None:
         if "://" not in target and not (ROOT / name).parent.joinpath(target).exists()
     ]
     assert broken == []
+
+
+def test_the_question_of_the_demo_is_held_out() -> None:
+    """The demo's question belongs to the test split, so nothing of its template and graph was trained on."""
+    shown = json.loads((ROOT / "docs" / "examples" / "demo_problem.json").read_text())
+    drawn = {problem.text: problem for problem in generate(Split.TEST, 5, 12, (3,))}
+    assert drawn[shown["question"]].split is Split.TEST
+    assert drawn[shown["question"]].answer == shown["answer"]
 
 
 def test_curl_is_refused_with_an_explanation(appliance: Appliance) -> None:
