@@ -131,8 +131,10 @@ def firefox(profile: Path) -> Iterator[Marionette]:
         str(executable()), "--headless", "--no-remote", "--marionette", "--remote-allow-system-access",
         "--profile", str(profile),
     ]  # fmt: skip
-    log = (profile / "firefox.log").open("w+")
-    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+    with (
+        (profile / "firefox.log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
         session = None
         try:
             session = _session(process, port)
