@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from typing_extensions import override
 
@@ -119,7 +120,8 @@ async def serving(
     server = _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            # The relay handles every token of every stream; these two halve what a chunk costs.
+            http="httptools",
             ws="none",
             lifespan="on",
             log_config=None,
@@ -170,7 +172,7 @@ def up(plan: Plan, announce: Callable[[Ready], None]) -> None:
         contextlib.closing(_open_log(state)),
     ):
         plan.prepare()
-        asyncio.run(_run(plan, state, listener, announce))
+        uvloop.run(_run(plan, state, listener, announce))
 
 
 async def _run(
