@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The enclave as a process: one file in, nothing else; real model, real sockets, real signals."""
 
+import contextlib
 import json
 import os
 import signal
@@ -112,7 +113,8 @@ def start(directory: Path, port: int, environment: dict[str, str] | None = None)
                 return process
         except httpx.TransportError:
             pass
-        time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(0.05)
     raise TimeoutError(process.said())
 
 
@@ -175,7 +177,7 @@ def test_keys_rotate_under_running_requests(enclave: Process) -> None:
     while thread.is_alive():
         epochs.add(enclave.keyset().extension.epoch)
         assert enclave.ask(CHAT | {"model": "tiny", "max_tokens": 2}).status == 200
-        time.sleep(0.1)
+        thread.join(0.1)
     inner = slow.open(outer)
     assert inner.data()[-1] == "[DONE]"
     slow.check_receipt(inner, keyset)
