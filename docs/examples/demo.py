@@ -65,7 +65,9 @@ def run(*arguments: str, quiet: tuple[str, ...] = ()) -> str:
     """Run one ``adyton`` command in the open, without showing ``quiet`` arguments; return what it printed."""
     show_command("adyton", *arguments)
     printed = bytearray()
-    with subprocess.Popen([str(BIN / "adyton"), *arguments, *quiet], stdout=subprocess.PIPE) as process:
+    command = [str(BIN / "adyton"), *arguments, *quiet]
+    # One pipe for both, so that lines keep their order.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         if process.stdout is not None:
             # Unbuffered reads keep the stream of the answer visible as it arrives.
             while piece := os.read(process.stdout.fileno(), 4096):
