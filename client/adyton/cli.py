@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, "json", False):
             emit_json({"error": _describe(error)})
         say(paint(f"adyton: {error.code}: {printable(str(error))}", "red", sys.stderr))
-        if error.retry_safe and not isinstance(error, AttestationError):
+        if error.retry_safe and error.fault != "caller" and not isinstance(error, AttestationError):
             say("nothing was executed; the same request may be sent again")
         return exit_code(error)
     except KeyboardInterrupt:
