@@ -2,8 +2,8 @@
 """The identity of a model: one digest over what makes it answer the way it does, apart from measured code.
 
 The enclave computes it for what it loaded and puts it into the attested keyset; whoever writes a policy computes it
-for what he wants to accept. Both use this function, and the defaults of a configuration that leaves something out
-stand here, so that they cannot drift apart.
+for what he wants to accept. Both use this function, and it knows what a configuration means that leaves something
+out: the enclave takes its sampling defaults from here, and a test holds the engine's cache types to these.
 """
 
 from dataclasses import asdict, dataclass

@@ -33,6 +33,7 @@ from adyton_protocol.errors import (
     QueueFull,
     UnknownModel,
 )
+from adyton_protocol.model_identity import CacheProfile
 
 Start = Callable[..., Engine]
 
@@ -279,6 +280,14 @@ def test_identity_covers_what_decides_answers(tiny: TinyModel, start: Start) -> 
     assert identity() == identity(n_batch=256, n_ubatch=256)
     assert (
         len({identity(), identity(kv_type_v="f16"), identity(n_ctx=256), identity(flash_attention=True)}) == 3
+    )
+
+
+def test_the_default_cache_is_the_one_that_policies_assume() -> None:
+    """A configuration that leaves the cache types out means the same to the engine and to a policy's writer."""
+    config = EngineConfig()
+    assert CacheProfile() == CacheProfile(
+        kv_type_k=config.kv_type_k, kv_type_v=config.kv_type_v, flash_attention=config.flash_attention
     )
 
 
