@@ -9,13 +9,17 @@ from adyton_enclave.engine.generation import Generation
 from adyton_enclave.engine.lane import LaneStatus
 from adyton_enclave.engine.loaded_model import LoadedModel
 from adyton_enclave.engine.request import (
+    Constraint,
     Event,
     Finished,
     FinishReason,
     GenerationRequest,
+    Matcher,
+    Priority,
     SamplingParams,
     TextDelta,
     TokenLogprob,
+    TokenMask,
     TopLogprob,
     Usage,
 )
@@ -23,6 +27,7 @@ from adyton_enclave.engine.sampler import sampling_key
 from adyton_enclave.engine.settings import EngineConfig, KvType, ModelSpec
 
 __all__ = [
+    "Constraint",
     "Engine",
     "EngineConfig",
     "Event",
@@ -33,10 +38,13 @@ __all__ = [
     "KvType",
     "LaneStatus",
     "LoadedModel",
+    "Matcher",
     "ModelSpec",
+    "Priority",
     "SamplingParams",
     "TextDelta",
     "TokenLogprob",
+    "TokenMask",
     "TopLogprob",
     "Usage",
     "sampling_key",

@@ -4,16 +4,17 @@
 A step is: plan, compute, draw, tell. Everything here runs in the loop thread.
 """
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+from adyton_enclave.engine.drawing import Drawer
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.kv_cache import OrderedKvCache
 from adyton_enclave.engine.llama import LlamaContext, LlamaModel, NoKvSlot
-from adyton_enclave.engine.request import Finished, FinishReason, TextDelta, TokenLogprob, TopLogprob
+from adyton_enclave.engine.request import Finished, FinishReason, TextDelta, TokenLogprob
 from adyton_enclave.engine.runner import BatchRunner
-from adyton_enclave.engine.sampler import Logits, RowLogprobs, draw, logprobs
+from adyton_enclave.engine.sampler import Logits
 from adyton_enclave.engine.scheduler import Scheduler, Work
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_enclave.engine.settings import EngineConfig
@@ -41,6 +42,7 @@ class Lane:
         self.budget = KvBudget(self.context.n_cells)
         self._cache = OrderedKvCache(self.context, self.budget, config.max_sequences)
         self._runner = BatchRunner(self.context)
+        self._drawer = Drawer(model)
         self._scheduler = Scheduler(
             budget=self.budget,
             memory=self._cache,
@@ -152,20 +154,14 @@ class Lane:
             raise EngineStopped("llama.cpp has no cells in an empty cache") from error
         self.budget.total = self.budget.used
 
-    def _draw(self, sequences: Iterable[Sequence], rows: Iterable[Logits]) -> None:
-        for sequence, row in zip(sequences, rows, strict=True):
+    def _draw(self, sequences: Seq[Sequence], rows: Seq[Logits]) -> None:
+        for sequence, drawn in zip(sequences, self._drawer.draw(sequences, rows), strict=True):
             if sequence.phase is not Phase.RUNNING:
                 continue  # Its group failed a moment ago.
-            if not math.isfinite(row.max()):
+            if drawn is None:
                 self.fail(sequence.group, EngineError("the model computed something that is no number"))
-                continue
-            request = sequence.group.request
-            position = len(sequence.token_ids)
-            token_id = draw(row, request.sampling, request.key, sequence.path, position)
-            detail = None
-            if request.logprobs is not None:
-                detail = self._token_logprob(token_id, logprobs(row, token_id, request.logprobs))
-            self._accept(sequence, token_id, detail)
+            else:
+                self._accept(sequence, drawn.token_id, drawn.detail)
 
     def _accept(self, sequence: Sequence, token_id: int, detail: TokenLogprob | None) -> None:
         """Append a drawn token and tell what it changes."""
@@ -204,15 +200,3 @@ class Lane:
         self._groups.pop(id(group), None)
         self._finished += 1
         self._touched[id(group)] = group
-
-    def _token_logprob(self, token_id: int, row: RowLogprobs) -> TokenLogprob:
-        pieces = self.model.pieces
-        return TokenLogprob(
-            token=pieces[token_id].decode("utf-8", "replace"),
-            bytes=pieces[token_id],
-            logprob=row.chosen,
-            top=tuple(
-                TopLogprob(token=pieces[i].decode("utf-8", "replace"), bytes=pieces[i], logprob=value)
-                for i, value in zip(row.top_ids, row.top, strict=True)
-            ),
-        )
