@@ -8,6 +8,7 @@ from adyton_enclave.engine.engine import Engine
 from adyton_enclave.engine.generation import Generation
 from adyton_enclave.engine.lane import LaneStatus
 from adyton_enclave.engine.loaded_model import LoadedModel
+from adyton_enclave.engine.noise import sampling_key
 from adyton_enclave.engine.request import (
     Constraint,
     Event,
@@ -23,7 +24,6 @@ from adyton_enclave.engine.request import (
     TopLogprob,
     Usage,
 )
-from adyton_enclave.engine.sampler import sampling_key
 from adyton_enclave.engine.settings import EngineConfig, KvType, ModelSpec
 
 __all__ = [

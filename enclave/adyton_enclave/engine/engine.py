@@ -159,6 +159,8 @@ class Engine:
     def _check(self, request: GenerationRequest, model: LoadedModel) -> None:
         if not all(0 <= token_id < model.n_vocab for token_id in request.prompt_token_ids):
             raise InvalidRequest("a token id lies outside the vocabulary", param="prompt")
+        if not all(0 <= token_id < model.n_vocab for token_id, _ in request.logit_bias):
+            raise InvalidRequest("a token id lies outside the vocabulary", param="logit_bias")
         needed = len(request.prompt_token_ids) + request.max_tokens
         if needed > model.n_ctx:
             raise ContextOverflow(

@@ -154,7 +154,7 @@ class Lane:
             raise EngineStopped("llama.cpp has no cells in an empty cache") from error
         self.budget.total = self.budget.used
 
-    def _draw(self, sequences: Seq[Sequence], rows: Seq[Logits]) -> None:
+    def _draw(self, sequences: Seq[Sequence], rows: Logits) -> None:
         for sequence, drawn in zip(sequences, self._drawer.draw(sequences, rows), strict=True):
             if sequence.phase is not Phase.RUNNING:
                 continue  # Its group failed a moment ago.
@@ -174,7 +174,10 @@ class Lane:
         if token_id in self.model.eog:
             reason = "stop"
         else:
-            text, details = sequence.text.push(self.model.pieces[token_id], detail)
+            piece = self.model.pieces[token_id]
+            if not piece and token_id in group.request.visible_control_ids:
+                piece = self.model.token_text(token_id).encode()
+            text, details = sequence.text.push(piece, detail)
             if sequence.text.stopped:
                 reason = "stop"
             elif sequence.n_generated >= group.request.max_tokens:

@@ -249,6 +249,8 @@ class LlamaContext:
 
         A view of llama.cpp's buffer: valid until the next :meth:`decode`.
         """
+        if not n_rows:
+            return np.empty((0, self._n_vocab), dtype=np.float32)
         pointer = _lib.llama_get_logits(self._context)
         if not pointer:
             raise EngineStopped("llama.cpp has no logits")

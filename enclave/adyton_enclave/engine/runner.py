@@ -16,11 +16,11 @@ class BatchRunner:
         self._context = context
         self._batch = LlamaBatch(context.n_batch)
 
-    def run(self, work: Sequence[Work]) -> list[Logits]:
+    def run(self, work: Sequence[Work]) -> Logits:
         """Compute the work.
 
         Returns:
-            One row of shape ``(n_vocab,)`` for each item that ``wants_logits``, in order; views that the next
+            One row for each item that ``wants_logits``, in order: shape ``(n, n_vocab)``, a view that the next
             call overwrites.
 
         Raises:
@@ -36,4 +36,4 @@ class BatchRunner:
             batch.add(token_ids, item.start, item.sequence.seq_id, wants_logits=wants)
             n_rows += wants
         self._context.decode(batch)
-        return list(self._context.logits(n_rows)) if n_rows else []
+        return self._context.logits(n_rows)

@@ -13,6 +13,7 @@ from collections.abc import Sequence as Seq
 from enum import Enum, auto
 
 from adyton_enclave.engine.detokenizer import TextAssembler
+from adyton_enclave.engine.draw_state import DrawState
 from adyton_enclave.engine.generation import Mailbox
 from adyton_enclave.engine.kv_budget import KvLease
 from adyton_enclave.engine.request import GenerationRequest, Usage
@@ -30,7 +31,18 @@ class Phase(Enum):
 class Sequence:
     """One choice of one request. Owned by the loop thread."""
 
-    __slots__ = ("group", "index", "lease", "n_computed", "path", "phase", "seq_id", "text", "token_ids")
+    __slots__ = (
+        "draw_state",
+        "group",
+        "index",
+        "lease",
+        "n_computed",
+        "path",
+        "phase",
+        "seq_id",
+        "text",
+        "token_ids",
+    )
 
     def __init__(self, group: "Group", index: int) -> None:
         """Start with the prompt, nothing computed."""
@@ -44,6 +56,7 @@ class Sequence:
         self.seq_id = -1
         self.lease: KvLease | None = None
         self.text = TextAssembler(request.stop)
+        self.draw_state: DrawState | None = None
 
     @property
     def n_remaining(self) -> int:

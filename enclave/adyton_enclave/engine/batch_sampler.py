@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The draw of ``sampler`` for many rows at once, where ``top_k`` leaves few candidates.
+
+Of a large vocabulary, each row is looked at twice: the maxima of blocks give a bound that at least ``k`` logits
+reach, and what reaches it is taken out. Everything after that works on few numbers and on all rows together. It is
+element-wise or along one row in a fixed order, so that a row's answer does not depend on its neighbours.
+
+Blocks are strided (one block holds every B-th logit), because the maximum over a long first axis is a few vector
+instructions where the maximum over a short last one is a loop.
+"""
+
+from collections.abc import Sequence as Seq
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from adyton_enclave.engine.noise import PathNoise, TokenIds, Words, gumbel, select_words
+from adyton_enclave.engine.request import SamplingParams
+from adyton_enclave.engine.sampler import Logits
+
+MAX_CANDIDATES: Final = 256
+"""Above this many, rows are drawn from one by one."""
+
+_BLOCKS: Final = 512
+_MANY: Final = 1024
+_LOW_32: Final = np.uint64(2**32 - 1)
+_SIGN: Final = np.uint32(1 << 31)
+_LOWEST: Final = np.finfo(np.float32).min
+
+
+def batch_width(params: SamplingParams, n_vocab: int) -> int:
+    """Candidates that ``top_k`` leaves, or 0 when a row with these parameters has to be drawn alone."""
+    k = min(params.top_k or n_vocab, n_vocab)
+    return k if params.temperature > 0.0 and k <= MAX_CANDIDATES else 0
+
+
+class BatchSampler:
+    """Draws for a fixed list of choices that keep ``k`` candidates each. Used again while the list is the same."""
+
+    def __init__(self, params: Seq[SamplingParams], noises: Seq[PathNoise], k: int) -> None:
+        """Lay the parameters out as columns.
+
+        Args:
+            params: One per row; their :func:`batch_width` is ``k``.
+            noises: One per row.
+            k: Candidates, at least 1.
+        """
+        self._noises = tuple(noises)
+        self._k = k
+        self._temperature = np.array([[p.temperature] for p in params])
+        # Without a cut, rounding must not cut either.
+        self._wanted_mass = np.array([[p.top_p if p.top_p < 1.0 else 2.0] for p in params])
+        self._cuts_mass = any(p.top_p < 1.0 for p in params)
+        with np.errstate(divide="ignore"):
+            self._log_min_p = np.log(np.array([[p.min_p] for p in params])).astype(np.float32)
+        self._cuts_low = any(p.min_p > 0.0 for p in params)
+        self._blocks = np.empty((len(params), k, 2), dtype="<u8")
+        self._row_numbers = np.arange(len(params))
+
+    def draw(self, rows: Logits, positions: Seq[int]) -> list[int]:
+        """Pick the next token of each row.
+
+        Args:
+            rows: Shape ``(n, n_vocab)``; the best logit of each is finite.
+            positions: Index in its sequence of the token to draw, per row.
+        """
+        ids, values = _best(rows, self._k)
+        scores = values / self._temperature
+        scores += gumbel(self._words(ids, positions))
+        if self._cuts_mass:
+            weights = np.exp((values - values[:, :1]).astype(np.float64))
+            # A running sum, in order: its rounding does not depend on how many rows there are.
+            mass = np.cumsum(weights, axis=1)
+            scores[:, 1:][mass[:, :-1] >= self._wanted_mass * mass[:, -1:]] = -np.inf
+        if self._cuts_low:
+            scores[values < values[:, :1] + self._log_min_p] = -np.inf
+        drawn: list[int] = ids[self._row_numbers, scores.argmax(axis=1)].tolist()
+        return drawn
+
+    def _words(self, ids: TokenIds, positions: Seq[int]) -> Words:
+        blocks = self._blocks
+        blocks[..., 0] = np.asarray(positions)[:, None]
+        blocks[..., 1] = ids >> 1
+        encrypted = [noise.encrypt(row.tobytes()) for noise, row in zip(self._noises, blocks, strict=True)]
+        return select_words(np.frombuffer(b"".join(encrypted), dtype="<u8").reshape(blocks.shape), ids)
+
+
+def _best(rows: Logits, k: int) -> tuple[TokenIds, Logits]:
+    """The ``k`` highest logits of each row and their ids, best first, equal ones by id."""
+    n_vocab = rows.shape[1]
+    if n_vocab <= 2 * _BLOCKS:
+        return _highest(rows, np.arange(n_vocab, dtype=np.uint64), k)
+    contenders = [_contenders(row, k) for row in rows]
+    shape = (len(rows), max(k, *(ids.size for ids in contenders)))
+    # Whoever has fewer than others is filled up with what no draw can choose.
+    values = np.full(shape, -np.inf, dtype=np.float32)
+    padded = np.zeros(shape, dtype=np.uint64)
+    for at, ids in enumerate(contenders):
+        values[at, : ids.size] = rows[at, ids]
+        padded[at, : ids.size] = ids
+    return _highest(values, padded, k)
+
+
+def _contenders(row: Logits, k: int) -> TokenIds:
+    """Ids of few logits among which the ``k`` highest are, less those at minus infinity."""
+    size = row.size // _BLOCKS
+    peaks = row[: size * _BLOCKS].reshape(size, _BLOCKS).max(axis=0)
+    edge = max(np.partition(peaks, _BLOCKS - k)[_BLOCKS - k], _LOWEST)
+    ids = np.flatnonzero(row >= edge)
+    if ids.size > _MANY:
+        # A large part of the vocabulary is level.
+        values = row[ids]
+        edge = np.partition(values, ids.size - k)[ids.size - k]
+        above, level = ids[values > edge], ids[values == edge]
+        ids = np.concatenate((above, level[: k - above.size]))
+    return ids
+
+
+def _highest(values: Logits, ids: npt.NDArray[np.uint64], k: int) -> tuple[TokenIds, Logits]:
+    """The ``k`` highest of each row and their ids, best first, equal ones by id.
+
+    Value and id become one integer that sorts the same way, so that one selection settles ties as well.
+    """
+    # Adding zero turns minus zero into zero, which it equals.
+    bits = (values + np.float32(0)).view(np.uint32)
+    ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    keys = (ordered.astype(np.uint64) << np.uint64(32)) | (_LOW_32 - ids)
+    if keys.shape[1] > k:
+        keys = np.partition(keys, keys.shape[1] - k, axis=1)[:, -k:]
+    keys.sort(axis=1)
+    keys = keys[:, ::-1]
+    chosen: TokenIds = (_LOW_32 - (keys & _LOW_32)).astype(np.intp)
+    ordered = (keys >> np.uint64(32)).astype(np.uint32)
+    return chosen, np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered).view(np.float32)
