@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What crosses the line between the gateway, which seals and opens, and the API, which answers.
 
-Neither side sees the other's business: the API knows no ciphertext, the gateway knows no model. Nothing here comes
-from an outer header; all of it was inside the sealed request.
+Neither side sees the other's business: the API knows no ciphertext, the gateway knows no model. All of it was inside
+the sealed request, but for ``ExchangeFacts.tenant``, which the host chose and which only the queue looks at.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -44,6 +44,9 @@ class ExchangeFacts:
         keyset_digest: Digest of the attested keyset that the request was sealed under.
         signer: The receipt key listed in that keyset.
         accepted_at: Unix time in seconds at which the request was accepted; the enclave's claim.
+        tenant: The host's tag of who shares a turn in the queue, or an empty string. SECURITY: attacker-controlled
+            and unauthenticated; it may decide when a request is computed, never what is answered, what is shared
+            or what a receipt says.
     """
 
     enc: bytes
@@ -51,6 +54,7 @@ class ExchangeFacts:
     keyset_digest: Digest
     signer: ReceiptSigner
     accepted_at: int
+    tenant: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ The peer is the untrusted host, so this is the enclave's edge. Steps of one exch
 5. Hand it to the API, shape the answer by its privacy profile, seal it chunk by chunk.
 6. Finish with the authenticated empty chunk. If the caller hangs up, stop the work behind the answer at once.
 
-SECURITY: outer headers, addresses and paths choose none of the inner request's, and nothing inner is copied out.
+SECURITY: outer headers, addresses and paths choose none of the inner request's, and nothing inner is copied out. The
+host's tag of a tenant reaches the queue, which may serve a request sooner or later for it, and nothing else.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from adyton_enclave.evidence import EvidenceDesk
 from adyton_enclave.exchange import INNER_HEADERS, Application, ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.keys import Admission, KeyEpoch, KeyRing
 from adyton_enclave.log import Happening, note
-from adyton_enclave.outer import NO_STORE, Problem, Receive, Scope, Send, answer, header, media_type
+from adyton_enclave.outer import NO_STORE, Problem, Receive, Scope, Send, answer, header, media_type, tenant
 from adyton_enclave.pacing import Pacer, shaped
 from adyton_enclave.privacy import Profile
 from adyton_protocol import bhttp, media
@@ -88,6 +89,7 @@ class _Opened:
     chunked: bool
     accepted_s: float
     accepted_at: int
+    tenant: str
 
 
 class Gateway:
@@ -241,6 +243,7 @@ class Gateway:
             chunked=chunked,
             accepted_s=self._pacer.monotonic(),
             accepted_at=self._wall_s(),
+            tenant=tenant(scope),
         )
 
     async def _dispatch(self, opened: _Opened) -> InnerResponse:
@@ -265,6 +268,7 @@ class Gateway:
             keyset_digest=opened.epoch.keyset.digest(),
             signer=opened.epoch.signer,
             accepted_at=opened.accepted_at,
+            tenant=opened.tenant,
         )
         return await self._application(inner, facts)
 

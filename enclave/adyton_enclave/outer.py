@@ -5,17 +5,21 @@ Whatever is answered here is about the envelope. Nothing that was inside a seale
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from adyton_protocol.media import PROBLEM_JSON
+from adyton_protocol.media import MAX_TENANT_CHARS, PROBLEM_JSON, TENANT_HEADER
 
 # ASGI's own types are untyped mappings.
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+_TENANT_FIELD: Final = TENANT_HEADER.encode("ascii")
+_TENANT: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_TENANT_CHARS}}}")
 
 NO_STORE: Final = (b"cache-control", b"no-store")
 
@@ -69,3 +73,9 @@ def header(scope: Scope, name: bytes) -> str:
 def media_type(scope: Scope) -> str:
     """The outer content type without parameters, in lower case."""
     return header(scope, b"content-type").partition(";")[0].strip().lower()
+
+
+def tenant(scope: Scope) -> str:
+    """The host's tag of who shares a turn (attacker-controlled); empty when there is none or it is malformed."""
+    tag = header(scope, _TENANT_FIELD)
+    return tag if _TENANT.fullmatch(tag) else ""

@@ -5,7 +5,8 @@ Rules of this file:
 
 1. Nothing is kept. A part of a body is handed on before the next one is asked for.
 2. Only the media type and the body cross, in both directions. No other header of a client reaches the
-   enclave, none of the enclave's reaches a client.
+   enclave, none of the enclave's reaches a client. Beside them the enclave gets a tag of our own making, by which
+   it takes turns between tenants.
 3. Before the first byte of an answer every failure is a problem document. After it the connection is cut
    without its proper end, so that the client sees truncation; the sealed end marker is the client's proof.
 4. A client that hangs up closes the enclave's connection at once.
@@ -13,6 +14,7 @@ Rules of this file:
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +28,7 @@ from adyton_host.config import RelayLimits
 from adyton_host.exchange import Exchange, RouteName, answer_problem, exchange_of
 from adyton_host.problems import Outcome, Refusal
 from adyton_host.routing import RoutingTable
+from adyton_host.tenants import TenantTags
 from adyton_host.upload import ClientGone, Upload
 from adyton_protocol import media
 
@@ -87,10 +90,13 @@ class _Call:
     target: str
     media_type: str | None
     content: AsyncIterator[bytes] | None
+    tenant: str | None = None
 
     def request(self) -> httpx.Request:
         # SECURITY: built bare, not by the client, so that the headers are these and httpx's Host and framing.
         headers = {} if self.media_type is None else {"content-type": self.media_type}
+        if self.tenant is not None:
+            headers[media.TENANT_HEADER] = self.tenant
         return httpx.Request(self.method, self.base_url + self.target, headers=headers, content=self.content)
 
 
@@ -102,6 +108,7 @@ class Relay:
         self._client = client
         self._table = table
         self._limits = limits
+        self._tags = TenantTags(secrets.token_bytes(32))
         self.gate = Gate(limits.max_in_flight, retry_after_s=limits.retry_after_s)
         self._small_gate = Gate(limits.max_attestations, retry_after_s=limits.retry_after_s)
 
@@ -125,6 +132,7 @@ class Relay:
                 target=media.GATEWAY_PATH,
                 media_type=media_type,
                 content=upload.parts(),
+                tenant=self._tags.tag(scope),
             )
             await self._carry(call, upload, exchange_of(scope), send)
 

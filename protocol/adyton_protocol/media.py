@@ -35,6 +35,13 @@ ATTESTATION_PATH: Final = "/v1/aci/attestation"
 ENDORSEMENTS_PATH: Final = "/adyton/endorsements"
 """The host's cache of endorsements (``QuoteCollateralV3`` JSON); untrusted like everything it serves."""
 
+# --- What the host may suggest ---------------------------------------------------------------------
+TENANT_HEADER: Final = "adyton-tenant"
+"""Outer request header by which the host tells the enclave's scheduler which requests share a turn: an opaque tag,
+never a credential or an address. It can change when a request is computed, and nothing else."""
+MAX_TENANT_CHARS: Final = 64
+"""Longest tag; letters, digits, ``-`` and ``_``. Whatever else stands there counts as no tag."""
+
 # --- Limits, in bytes -------------------------------------------------------------------------------
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 """Largest sealed request that relay and gateway accept."""

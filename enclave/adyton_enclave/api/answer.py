@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from adyton_enclave.api.errors import InternalError, error_event
-from adyton_enclave.api.generate import Choice, Served, Work, gather, usage_json
+from adyton_enclave.api.generate import Choice, Served, Terms, Work, gather, usage_json
 from adyton_enclave.api.ports import Engine
 from adyton_enclave.api.types import Options
 from adyton_enclave.engine import Finished, TextDelta, Usage
@@ -117,7 +117,7 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
         options,
         job.prompts,
         prompt_field=job.presenter.prompt_field,
-        timeout_s=desk.timeout_s,
+        terms=Terms(tenant=job.facts.tenant, timeout_s=desk.timeout_s),
         entropy=desk.entropy,
     )
     model = job.served.model

@@ -43,6 +43,19 @@ class Served:
     license: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """When a request is served and how long it may take; nothing here changes an answer.
+
+    Attributes:
+        tenant: The host's tag of who shares a turn.
+        timeout_s: Seconds from now after which the work is dropped.
+    """
+
+    tenant: str
+    timeout_s: float
+
+
 def find_model(served: dict[str, Served], name: str) -> Served:
     """The model of this name; ``default`` is the first one, unless a model bears that very name.
 
@@ -107,7 +120,7 @@ class Work:
         prompts: Sequence[tuple[int, ...]],
         *,
         prompt_field: str,
-        timeout_s: float,
+        terms: Terms,
         entropy: Callable[[int], bytes],
     ) -> "Work":
         """Queue everything, or nothing.
@@ -129,7 +142,8 @@ class Work:
                     logprobs=options.logprobs,
                     key=key,
                     first_choice=at * options.n,
-                    timeout_s=timeout_s,
+                    timeout_s=terms.timeout_s,
+                    tenant=terms.tenant,
                 )
                 generations.append(engine.submit(request))
         except EngineError:

@@ -17,7 +17,7 @@ CANARY = "canary-7f3a9c"
 
 
 async def test_only_the_media_type_crosses_to_the_enclave() -> None:
-    """The enclave sees Host, framing and content type; no credential, cookie or id of the client."""
+    """The enclave sees Host, framing, content type and the host's tag; no credential, cookie or id of the client."""
     enclave = FakeEnclave()
     async with running_host(enclave) as host:
         await host.seal(
@@ -31,10 +31,11 @@ async def test_only_the_media_type_crosses_to_the_enclave() -> None:
                 "user-agent": CANARY,
                 "accept": CANARY,
                 "priority": CANARY,
+                media.TENANT_HEADER: CANARY,
             },
         )
     call = enclave.calls[0]
-    assert set(call.headers) == {"host", "content-type", "transfer-encoding"}
+    assert set(call.headers) == {"host", "content-type", "transfer-encoding", media.TENANT_HEADER}
     assert call.headers["content-type"] == media.OHTTP_CHUNKED_REQUEST
     assert call.request_line == f"POST {media.GATEWAY_PATH} HTTP/1.1"
     assert CANARY.encode() not in call.head + call.body
