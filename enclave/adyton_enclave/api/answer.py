@@ -9,14 +9,16 @@ one group. A stream that fails ends with an error event instead; no receipt, no 
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from adyton_enclave.api.errors import InternalError, error_event
-from adyton_enclave.api.generate import Choice, Served, Terms, Work, gather, usage_json
+from adyton_enclave.api.generate import Guidance, Served, Terms, Work, usage_json
+from adyton_enclave.api.parameters import warning_headers
+from adyton_enclave.api.pieces import Choice, Delta, Ended, PlainReader, Reader, best
 from adyton_enclave.api.ports import Engine
 from adyton_enclave.api.types import Options
-from adyton_enclave.engine import Finished, TextDelta, Usage
+from adyton_enclave.engine import Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.log import Happening, note
 from adyton_enclave.privacy import Profile
@@ -38,20 +40,15 @@ class Presenter(Protocol):
         """The ``id`` of the answer."""
         ...
 
-    @property
-    def prompt_field(self) -> str:
-        """The request field that holds the prompt, for errors about its length."""
-        ...
-
     def opening(self) -> Sequence[Json]:
         """What a stream begins with."""
         ...
 
-    def delta(self, event: TextDelta) -> Json:
-        """More text of a choice."""
+    def delta(self, piece: Delta) -> Json:
+        """More of a choice."""
         ...
 
-    def finished(self, event: Finished) -> Json:
+    def finished(self, piece: Ended) -> Json:
         """The end of a choice."""
         ...
 
@@ -85,7 +82,11 @@ class Desk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One parsed request on its way to an answer."""
+    """One parsed request on its way to an answer.
+
+    Attributes:
+        warnings: Names of ignored parameters, beside those in the options.
+    """
 
     request: InnerRequest
     facts: ExchangeFacts
@@ -93,6 +94,9 @@ class Job:
     served: Served
     prompts: tuple[tuple[int, ...], ...]
     presenter: Presenter
+    guidance: Guidance
+    reader: Reader = field(default_factory=PlainReader)
+    warnings: tuple[str, ...] = ()
 
 
 def _dump(value: Json) -> bytes:
@@ -116,25 +120,30 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
         job.served,
         options,
         job.prompts,
-        prompt_field=job.presenter.prompt_field,
+        job.guidance,
         terms=Terms(tenant=job.facts.tenant, timeout_s=desk.timeout_s),
         entropy=desk.entropy,
     )
     model = job.served.model
     receipt = desk.book.open(job.request, job.facts, model=model.name, identity=model.identity)
     profile = desk.profile(options.privacy)
+    warnings = warning_headers((*options.ignored, *job.warnings))
     if options.stream:
         return InnerResponse(
             status=200,
-            headers=(("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-store")),
-            body=_stream(work, options, job.presenter, receipt, merge=profile is Profile.CADENCE),
+            headers=(
+                ("content-type", "text/event-stream; charset=utf-8"),
+                ("cache-control", "no-store"),
+                *warnings,
+            ),
+            body=_stream(work, job, receipt, merge=profile is Profile.CADENCE),
             profile=profile,
         )
-    choices = await gather(work)
+    choices = best(await _gather(work, job.reader), prompts=len(job.prompts), n=options.n)
     body = _dump(job.presenter.whole(choices, work.usage))
     receipt.response_data(body)
     signed = receipt.finish(
-        finish_reasons=[choice.finish_reason for choice in choices],
+        finish_reasons=[choice.finish_reason or "" for choice in choices],
         usage=usage_json(work.usage),
         streamed=False,
         chat_id=job.presenter.answer_id,
@@ -143,13 +152,23 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
         ("content-type", "application/json"),
         (RECEIPT_HEADER, signed.header_value()),
         (RECEIPT_ID_HEADER, signed.receipt_id),
+        *warnings,
     )
     return InnerResponse(status=200, headers=headers, body=body, profile=profile)
 
 
-async def _stream(
-    work: Work, options: Options, presenter: Presenter, receipt: OpenReceipt, *, merge: bool
-) -> AsyncGenerator[bytes, None]:
+async def _gather(work: Work, reader: Reader) -> list[Choice]:
+    """Wait for all choices."""
+    choices = [Choice() for _ in range(work.choices)]
+    async with contextlib.aclosing(work.events()) as events:
+        async for event in events:
+            for piece in reader.read(event):
+                choices[piece.index].add(piece)
+    return choices
+
+
+async def _stream(work: Work, job: Job, receipt: OpenReceipt, *, merge: bool) -> AsyncGenerator[bytes, None]:
+    presenter = job.presenter
     finish_reasons = [""] * work.choices
     try:
         opening = b"".join(_event(value) for value in presenter.opening())
@@ -158,14 +177,15 @@ async def _stream(
             yield opening
         async with contextlib.aclosing(work.events(merge=merge)) as events:
             async for event in events:
-                if isinstance(event, TextDelta):
-                    group = _event(presenter.delta(event))
-                else:
-                    finish_reasons[event.index] = event.finish_reason
-                    group = _event(presenter.finished(event))
-                receipt.response_data(group)
-                yield group
-        if options.include_usage:
+                for piece in job.reader.read(event):
+                    if isinstance(piece, Ended):
+                        finish_reasons[piece.index] = piece.finish_reason
+                        group = _event(presenter.finished(piece))
+                    else:
+                        group = _event(presenter.delta(piece))
+                    receipt.response_data(group)
+                    yield group
+        if job.options.include_usage:
             group = _event(presenter.usage(work.usage))
             receipt.response_data(group)
             yield group

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from adyton_enclave.api.answer import Desk, Job, Json, serve
-from adyton_enclave.api.generate import Choice, Served, find_model, off_loop, usage_json
-from adyton_enclave.api.types import Options, RequestLimits, parse_chat_request
-from adyton_enclave.engine import Finished, TextDelta, TokenLogprob, Usage
+from adyton_enclave.api.chat_request import parse_chat_request
+from adyton_enclave.api.chat_task import prepare_chat
+from adyton_enclave.api.generate import Served, find_model, usage_details_json
+from adyton_enclave.api.pieces import Choice, Delta, Ended, Reader, ReasoningDelta, ToolCallDelta
+from adyton_enclave.api.types import Options, RequestLimits
+from adyton_enclave.engine import TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
 
 _ID_BYTES: Final = 12
@@ -36,14 +39,48 @@ def _logprobs_json(logprobs: Iterable[TokenLogprob]) -> Json:
     }
 
 
+def _delta_json(piece: Delta) -> Json:
+    match piece:
+        case TextDelta():
+            return {"content": piece.text}
+        case ReasoningDelta():
+            return {"reasoning_content": piece.text}
+        case ToolCallDelta():
+            call: Json = {"index": piece.call, "function": {"arguments": piece.arguments}}
+            if piece.call_id is not None:
+                call |= {"id": piece.call_id, "type": "function"}
+                call["function"] = {"name": piece.name, "arguments": piece.arguments}
+            return {"tool_calls": [call]}
+
+
+def _message_json(choice: Choice) -> Json:
+    text = "".join(choice.text)
+    # OpenAI's content is null beside tool calls when the model said nothing else.
+    content = None if choice.tool_calls and not text else text
+    message: Json = {"role": "assistant", "content": content, "refusal": None}
+    if choice.reasoning:
+        message["reasoning_content"] = "".join(choice.reasoning)
+    if choice.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": "".join(call.arguments)},
+            }
+            for call in choice.tool_calls
+        ]
+    return message
+
+
 class ChatPresenter:
     """OpenAI's ``chat.completion`` and ``chat.completion.chunk`` objects."""
 
-    prompt_field: Final = "messages"
-
-    def __init__(self, options: Options, served: Served, *, answer_id: str, created: int) -> None:
+    def __init__(
+        self, options: Options, served: Served, reader: Reader, *, answer_id: str, created: int
+    ) -> None:
         self.answer_id = answer_id
         self._options = options
+        self._reader = reader
         self._head: Json = {"id": answer_id, "object": "chat.completion.chunk", "created": created}
         self._tail: Json = {"model": served.model.name, "system_fingerprint": fingerprint(served)}
         if options.stream and options.include_usage:
@@ -60,18 +97,18 @@ class ChatPresenter:
             self._chunk(index, delta, logprobs=None, finish_reason=None) for index in range(self._options.n)
         ]
 
-    def delta(self, event: TextDelta) -> Json:
-        """More text."""
-        logprobs = None if self._options.logprobs is None else _logprobs_json(event.logprobs)
-        return self._chunk(event.index, {"content": event.text}, logprobs=logprobs, finish_reason=None)
+    def delta(self, piece: Delta) -> Json:
+        """More text, reasoning or tool calls."""
+        logprobs = None if self._options.logprobs is None else _logprobs_json(piece.logprobs)
+        return self._chunk(piece.index, _delta_json(piece), logprobs=logprobs, finish_reason=None)
 
-    def finished(self, event: Finished) -> Json:
+    def finished(self, piece: Ended) -> Json:
         """The end of a choice."""
-        return self._chunk(event.index, {}, logprobs=None, finish_reason=event.finish_reason)
+        return self._chunk(piece.index, {}, logprobs=None, finish_reason=piece.finish_reason)
 
     def usage(self, usage: Usage) -> Json:
         """A chunk without choices."""
-        return {**self._head, **self._tail, "choices": [], "usage": usage_json(usage)}
+        return {**self._head, **self._tail, "choices": [], "usage": self._usage_json(usage)}
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
         """The answer in one piece."""
@@ -83,14 +120,17 @@ class ChatPresenter:
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": "".join(choice.text), "refusal": None},
+                    "message": _message_json(choice),
                     "logprobs": _logprobs_json(choice.logprobs) if wants_logprobs else None,
                     "finish_reason": choice.finish_reason,
                 }
                 for index, choice in enumerate(choices)
             ],
-            "usage": usage_json(usage),
+            "usage": self._usage_json(usage),
         }
+
+    def _usage_json(self, usage: Usage) -> Json:
+        return usage_details_json(usage, reasoning_tokens=self._reader.reasoning_tokens)
 
 
 async def complete_chat(
@@ -105,15 +145,19 @@ async def complete_chat(
     Raises:
         EngineError: The request is wrong or cannot be served.
     """
-    parsed = parse_chat_request(request.body, limits)
-    options = parsed.options
+    task = parse_chat_request(request.body, limits)
+    options = task.options
     model = find_model(served, options.model)
-    messages = [{"role": role, "content": text} for role, text in parsed.messages]
-    prompt = await off_loop(lambda: model.model.apply_chat_template(messages), len(request.body))
-    presenter = ChatPresenter(
-        options, model, answer_id="chatcmpl-" + desk.entropy(_ID_BYTES).hex(), created=desk.wall_s()
-    )
+    prepared = await prepare_chat(task, model)
+    answer_id = "chatcmpl-" + desk.entropy(_ID_BYTES).hex()
     job = Job(
-        request=request, facts=facts, options=options, served=model, prompts=(prompt,), presenter=presenter
+        request=request,
+        facts=facts,
+        options=options,
+        served=model,
+        prompts=(prepared.prompt,),
+        presenter=ChatPresenter(options, model, prepared.reader, answer_id=answer_id, created=desk.wall_s()),
+        reader=prepared.reader,
+        guidance=prepared.guidance,
     )
     return await serve(desk, job)

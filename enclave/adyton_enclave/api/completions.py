@@ -6,10 +6,13 @@ from typing import Final
 
 from adyton_enclave.api.answer import Desk, Job, Json, serve
 from adyton_enclave.api.chat import fingerprint
-from adyton_enclave.api.generate import Choice, Served, find_model, off_loop, usage_json
-from adyton_enclave.api.types import Options, RequestLimits, parse_completion_request
-from adyton_enclave.engine import Finished, TextDelta, TokenLogprob, Usage
+from adyton_enclave.api.completion_request import parse_completion_request
+from adyton_enclave.api.generate import Guidance, Served, find_model, off_loop, usage_details_json
+from adyton_enclave.api.pieces import Choice, Delta, Ended
+from adyton_enclave.api.types import Options, RequestLimits
+from adyton_enclave.engine import TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
+from adyton_protocol.errors import InvalidRequest
 
 _ID_BYTES: Final = 12
 
@@ -17,10 +20,12 @@ _ID_BYTES: Final = 12
 class CompletionPresenter:
     """OpenAI's ``text_completion`` objects."""
 
-    prompt_field: Final = "prompt"
-
-    def __init__(self, options: Options, served: Served, *, answer_id: str, created: int) -> None:
+    def __init__(
+        self, options: Options, served: Served, echoes: Sequence[str], *, answer_id: str, created: int
+    ) -> None:
+        """Word answers that begin with their prompt's echo, which may be empty."""
         self.answer_id = answer_id
+        self._echoes = echoes
         self._options = options
         self._head: Json = {
             "id": answer_id,
@@ -54,23 +59,31 @@ class CompletionPresenter:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def opening(self) -> Sequence[Json]:
-        """Nothing: text completions have no roles."""
-        return ()
+        """The echoes; text completions have no roles."""
+        return [
+            {**self._head, "choices": [self._choice(index, echo, logprobs=None, finish_reason=None)]}
+            for index in range(len(self._echoes) * self._options.n)
+            if (echo := self._echo(index))
+        ]
 
-    def delta(self, event: TextDelta) -> Json:
-        """More text."""
-        logprobs = self._logprobs_json(event.index, event.logprobs)
-        choice = self._choice(event.index, event.text, logprobs=logprobs, finish_reason=None)
+    def _echo(self, index: int) -> str:
+        return self._echoes[index // self._options.n]
+
+    def delta(self, piece: Delta) -> Json:
+        """More text. Plain completions have no other pieces."""
+        logprobs = self._logprobs_json(piece.index, piece.logprobs)
+        text = piece.text if isinstance(piece, TextDelta) else ""
+        choice = self._choice(piece.index, text, logprobs=logprobs, finish_reason=None)
         return {**self._head, "choices": [choice]}
 
-    def finished(self, event: Finished) -> Json:
+    def finished(self, piece: Ended) -> Json:
         """The end of a choice."""
-        choice = self._choice(event.index, "", logprobs=None, finish_reason=event.finish_reason)
+        choice = self._choice(piece.index, "", logprobs=None, finish_reason=piece.finish_reason)
         return {**self._head, "choices": [choice]}
 
     def usage(self, usage: Usage) -> Json:
         """An event without choices."""
-        return {**self._head, "choices": [], "usage": usage_json(usage)}
+        return {**self._head, "choices": [], "usage": usage_details_json(usage, reasoning_tokens=0)}
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
         """The answer in one piece."""
@@ -79,13 +92,13 @@ class CompletionPresenter:
             "choices": [
                 self._choice(
                     index,
-                    "".join(choice.text),
+                    self._echo(index) + "".join(choice.text),
                     logprobs=self._logprobs_json(index, choice.logprobs),
                     finish_reason=choice.finish_reason,
                 )
                 for index, choice in enumerate(choices)
             ],
-            "usage": usage_json(usage),
+            "usage": usage_details_json(usage, reasoning_tokens=0),
         }
 
 
@@ -93,6 +106,15 @@ async def _token_ids(served: Served, prompt: str | tuple[int, ...]) -> tuple[int
     if isinstance(prompt, tuple):
         return prompt
     return await off_loop(lambda: served.model.tokenize(prompt), len(prompt))
+
+
+def _echo(served: Served, prompt: str | tuple[int, ...]) -> str:
+    """The prompt as text."""
+    if isinstance(prompt, str):
+        return prompt
+    if any(token_id >= served.model.n_vocab for token_id in prompt):
+        raise InvalidRequest("a token id lies outside the vocabulary", param="prompt")
+    return served.model.detokenize(prompt).decode("utf-8", "replace")
 
 
 async def complete_text(
@@ -111,10 +133,17 @@ async def complete_text(
     options = parsed.options
     model = find_model(served, options.model)
     prompts = tuple([await _token_ids(model, prompt) for prompt in parsed.prompts])
+    echoes = [_echo(model, prompt) if parsed.echo else "" for prompt in parsed.prompts]
     presenter = CompletionPresenter(
-        options, model, answer_id="cmpl-" + desk.entropy(_ID_BYTES).hex(), created=desk.wall_s()
+        options, model, echoes, answer_id="cmpl-" + desk.entropy(_ID_BYTES).hex(), created=desk.wall_s()
     )
     job = Job(
-        request=request, facts=facts, options=options, served=model, prompts=prompts, presenter=presenter
+        request=request,
+        facts=facts,
+        options=options,
+        served=model,
+        prompts=prompts,
+        presenter=presenter,
+        guidance=Guidance(prompt_field="prompt"),
     )
     return await serve(desk, job)

@@ -151,7 +151,7 @@ class Fields:
         """
         for field, harmless in neutral.items():
             value = self.take(field)
-            if value is not None and not any(_same(value, other) for other in harmless):
+            if value is not None and not any(same(value, other) for other in harmless):
                 raise UnsupportedParameter(
                     f"{self.name(field)} is not supported by this model server", param=self.name(field)
                 )
@@ -163,6 +163,6 @@ class Fields:
             raise UnknownParameter(f"{name} is not a known field", param=name)
 
 
-def _same(value: object, other: object) -> bool:
+def same(value: object, other: object) -> bool:
     """Equality that does not take false for zero."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)

@@ -15,16 +15,15 @@ from typing import Final
 from adyton_enclave.api.ports import Engine, Generation, Model
 from adyton_enclave.api.types import DEFAULT_MODEL, Options
 from adyton_enclave.engine import (
+    Constraint,
     Event,
-    Finished,
     GenerationRequest,
     SamplingParams,
     TextDelta,
-    TokenLogprob,
     Usage,
     sampling_key,
 )
-from adyton_protocol.errors import ContextOverflow, EngineError, UnknownModel
+from adyton_protocol.errors import ContextOverflow, EngineError, InvalidRequest, UnknownModel
 
 _LARGE_PROMPT: Final = 16 * 1024
 
@@ -56,6 +55,21 @@ class Terms:
     timeout_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """What an endpoint adds to the caller's options.
+
+    Attributes:
+        prompt_field: The request field that holds the prompt, for errors about its length.
+        constraint: A grammar that every choice has to follow.
+        visible_control_ids: Control tokens that the endpoint's reader wants to see in the text.
+    """
+
+    prompt_field: str
+    constraint: Constraint | None = None
+    visible_control_ids: frozenset[int] = frozenset()
+
+
 def find_model(served: dict[str, Served], name: str) -> Served:
     """The model of this name; ``default`` is the first one, unless a model bears that very name.
 
@@ -76,6 +90,15 @@ def _sampling(options: Options, defaults: SamplingParams) -> SamplingParams:
         top_p=defaults.top_p if options.top_p is None else options.top_p,
         top_k=defaults.top_k if options.top_k is None else options.top_k,
         min_p=defaults.min_p if options.min_p is None else options.min_p,
+        repetition_penalty=(
+            defaults.repetition_penalty if options.repetition_penalty is None else options.repetition_penalty
+        ),
+        frequency_penalty=(
+            defaults.frequency_penalty if options.frequency_penalty is None else options.frequency_penalty
+        ),
+        presence_penalty=(
+            defaults.presence_penalty if options.presence_penalty is None else options.presence_penalty
+        ),
         seed=options.seed,
     )
 
@@ -89,6 +112,13 @@ def _max_tokens(options: Options, served: Served, prompt_tokens: int, prompt_fie
             param=prompt_field,
         )
     return options.max_tokens or min(served.max_tokens, left)
+
+
+def _logprobs(options: Options) -> int | None:
+    """Alternatives to report; ranking candidates needs log-probabilities that the caller did not ask for."""
+    if options.logprobs is None and options.candidates > options.n:
+        return 0
+    return options.logprobs
 
 
 async def off_loop(prepare: Callable[[], list[int]], size: int) -> tuple[int, ...]:
@@ -118,8 +148,8 @@ class Work:
         served: Served,
         options: Options,
         prompts: Sequence[tuple[int, ...]],
+        guidance: Guidance,
         *,
-        prompt_field: str,
         terms: Terms,
         entropy: Callable[[int], bytes],
     ) -> "Work":
@@ -128,6 +158,8 @@ class Work:
         Raises:
             EngineError: The engine refused a prompt; those before it are cancelled.
         """
+        if options.logit_bias and options.logit_bias[-1][0] >= served.model.n_vocab:
+            raise InvalidRequest("logit_bias names a token outside the vocabulary", param="logit_bias")
         key = sampling_key(options.seed, entropy)
         generations: list[Generation] = []
         try:
@@ -135,22 +167,25 @@ class Work:
                 request = GenerationRequest(
                     model=served.model.name,
                     prompt_token_ids=prompt,
-                    n=options.n,
-                    max_tokens=_max_tokens(options, served, len(prompt), prompt_field),
+                    n=options.candidates,
+                    max_tokens=_max_tokens(options, served, len(prompt), guidance.prompt_field),
                     stop=options.stop,
                     sampling=_sampling(options, served.model.defaults),
-                    logprobs=options.logprobs,
+                    logprobs=_logprobs(options),
                     key=key,
-                    first_choice=at * options.n,
+                    first_choice=at * options.candidates,
                     timeout_s=terms.timeout_s,
                     tenant=terms.tenant,
+                    logit_bias=options.logit_bias,
+                    constraint=guidance.constraint,
+                    visible_control_ids=guidance.visible_control_ids,
                 )
                 generations.append(engine.submit(request))
         except EngineError:
             for generation in generations:
                 generation.cancel()
             raise
-        return cls(generations, options.n)
+        return cls(generations, options.candidates)
 
     @property
     def usage(self) -> Usage:
@@ -158,6 +193,9 @@ class Work:
         return Usage(
             prompt_tokens=sum(generation.usage.prompt_tokens for generation in self._generations),
             completion_tokens=sum(generation.usage.completion_tokens for generation in self._generations),
+            cached_prompt_tokens=sum(
+                generation.usage.cached_prompt_tokens for generation in self._generations
+            ),
         )
 
     def cancel(self) -> None:
@@ -244,37 +282,19 @@ async def _merged(generations: Sequence[Generation], n: int) -> AsyncGenerator[E
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@dataclass(slots=True, kw_only=True)
-class Choice:
-    """One answer, gathered."""
-
-    text: list[str]
-    logprobs: list[TokenLogprob]
-    finish_reason: str
-
-
-async def gather(work: Work) -> list[Choice]:
-    """Wait for all choices.
-
-    Raises:
-        EngineError: What ended a generation early.
-    """
-    choices = [Choice(text=[], logprobs=[], finish_reason="") for _ in range(work.choices)]
-    async with contextlib.aclosing(work.events()) as events:
-        async for event in events:
-            match event:
-                case TextDelta():
-                    choices[event.index].text.append(event.text)
-                    choices[event.index].logprobs.extend(event.logprobs)
-                case Finished():
-                    choices[event.index].finish_reason = event.finish_reason
-    return choices
-
-
 def usage_json(usage: Usage) -> dict[str, int]:
-    """Usage as OpenAI writes it."""
+    """The counts of a usage as OpenAI and receipts write them."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+    }
+
+
+def usage_details_json(usage: Usage, *, reasoning_tokens: int) -> dict[str, object]:
+    """The same with the parts that answers break it into."""
+    return {
+        **usage_json(usage),
+        "prompt_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
     }

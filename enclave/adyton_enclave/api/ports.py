@@ -27,12 +27,21 @@ class Model(Protocol):
         ...
 
     @property
+    def n_vocab(self) -> int:
+        """Number of token ids."""
+        ...
+
+    @property
     def defaults(self) -> SamplingParams:
         """Sampling for requests that leave it out."""
         ...
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a caller's text; no control token can be forged in it."""
+        ...
+
+    def detokenize(self, token_ids: Sequence[int]) -> bytes:
+        """Bytes of tokens within the vocabulary; control tokens have none."""
         ...
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, object]]) -> list[int]:

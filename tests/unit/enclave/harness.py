@@ -75,10 +75,14 @@ class FakeModel:
     name: str = "fake"
     identity: Digest = IDENTITY
     n_ctx: int = 256
+    n_vocab: int = 256
     defaults: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.5))
 
     def tokenize(self, text: str) -> list[int]:
         return list(text.encode())
+
+    def detokenize(self, token_ids: Sequence[int]) -> bytes:
+        return bytes(token_ids)
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
         if messages[-1]["role"] != "user":

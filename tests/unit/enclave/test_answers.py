@@ -275,6 +275,69 @@ async def test_only_the_latest_receipts_are_kept(enclave: Enclave) -> None:
     assert [book.find(name) is not None for name in names] == [False, True, True]
 
 
+def rated(request: GenerationRequest) -> list[Event | Exception]:
+    """Choice ``i`` says its number; the best by mean log-probability are 2, then 0, then 3, then 1."""
+    usage = Usage(prompt_tokens=len(request.prompt_token_ids), completion_tokens=2 * request.n)
+    events: list[Event | Exception] = []
+    for index in range(request.n):
+        value = (-2.0, -4.0, -1.0, -3.0)[index % 4]
+        details = tuple(
+            TokenLogprob(token=str(index), bytes=b"x", logprob=value, top=()) for _ in range(1 + index)
+        )
+        assert request.logprobs is not None
+        events.append(TextDelta(index=index, text=str(index), logprobs=details))
+        events.append(Finished(index=index, finish_reason="stop", usage=usage))
+    return events
+
+
+async def test_best_of_returns_the_likeliest_answers() -> None:
+    """By the mean over tokens, so that length does not decide; log-probabilities that nobody asked for stay in."""
+    enclave = Enclave(engine=FakeEngine(rated))
+    inner = await enclave.ask(TEXT | {"prompt": ["a", "b"], "n": 2, "best_of": 4}, **TEXTS)
+    answer = Completion.model_validate(inner.json(), strict=True)
+    assert [choice.text for choice in answer.choices] == ["2", "0", "2", "0"]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert all(choice.logprobs is None for choice in answer.choices)
+    assert [generation.request.n for generation in enclave.engine.generations] == [4, 4]
+    assert [generation.request.first_choice for generation in enclave.engine.generations] == [0, 4]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 8
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_echo_repeats_the_prompt(enclave: Enclave, stream: bool) -> None:
+    """Texts and token ids alike, before every choice of their own prompt, whole and streamed."""
+    body = TEXT | {"prompt": ["say ", [0x68, 0x69]], "n": 2, "echo": True, "stream": stream}
+    inner = await enclave.ask(body, **TEXTS)
+    answers = [event for event in inner.data() if event != "[DONE]"] if stream else [inner.json()]
+    texts = [""] * 4
+    for answer in answers:
+        for choice in answer["choices"]:
+            texts[choice["index"]] += choice["text"]
+    assert texts == ["say one two three"] * 2 + ["hione two three"] * 2
+
+
+@pytest.mark.parametrize("extra", [{"stream": False}, {"stream": True}])
+async def test_ignored_parameters_come_back_in_a_header(enclave: Enclave, extra: dict[str, object]) -> None:
+    """By the names of our own table, never with what the caller wrote."""
+    inner = await enclave.ask(CHAT | extra | {"user": "somebody", "prompt_cache_key": "k"})
+    assert inner.headers["adyton-warning"] == "ignored: user, prompt_cache_key"
+    assert "adyton-warning" not in (await enclave.ask(CHAT | extra)).headers
+
+
+async def test_sampling_reaches_the_engine(enclave: Enclave) -> None:
+    """Penalties and biases arrive as they were given; a token outside the vocabulary is the caller's mistake."""
+    body = CHAT | {"frequency_penalty": 1, "presence_penalty": -1, "repetition_penalty": 1.5}
+    await enclave.ask(body | {"logit_bias": {"255": -100}})
+    request = enclave.engine.generations[0].request
+    assert request.logit_bias == ((255, -100.0),)
+    sampling = request.sampling
+    assert (sampling.frequency_penalty, sampling.presence_penalty) == (1.0, -1.0)
+    assert sampling.repetition_penalty == 1.5
+    inner = await enclave.ask(CHAT | {"logit_bias": {"256": 1}})
+    assert (inner.status, inner.error()["param"]) == (400, "logit_bias")
+
+
 async def test_an_engine_that_refuses_is_a_sealed_error(enclave: Enclave) -> None:
     """Full queue: 429 with advice. Stopped: 503. The request's receipt never exists."""
     enclave.engine.refusal = QueueFull("too many requests wait", retry_after_s=2.6)

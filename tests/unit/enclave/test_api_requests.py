@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.enclave.harness import CHAT
 
+from adyton_enclave.api.chat_request import parse_chat_request
+from adyton_enclave.api.chat_task import ChatTask
+from adyton_enclave.api.completion_request import CompletionRequest, parse_completion_request
 from adyton_enclave.api.errors import UnknownParameter, UnsupportedParameter
-from adyton_enclave.api.types import (
-    ChatRequest,
-    CompletionRequest,
-    RequestLimits,
-    parse_chat_request,
-    parse_completion_request,
-)
+from adyton_enclave.api.parameters import CHAT as CHAT_PATH
+from adyton_enclave.api.parameters import COMPLETIONS as COMPLETIONS_PATH
+from adyton_enclave.api.parameters import PARAMETERS, Parameter, Treatment
+from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.privacy import Profile
 from adyton_protocol.errors import InvalidRequest
 
@@ -37,7 +37,7 @@ FIELDS = st.sampled_from(
 )  # fmt: skip
 
 
-def chat(body: object) -> ChatRequest:
+def chat(body: object) -> ChatTask:
     """Parse a chat request."""
     return parse_chat_request(json.dumps(body).encode(), LIMITS)
 
@@ -50,7 +50,7 @@ def completion(body: object) -> CompletionRequest:
 def test_a_minimal_chat_request() -> None:
     """Messages suffice; everything else is the model's default."""
     parsed = chat({"messages": [{"role": "user", "content": "hello"}]})
-    assert parsed.messages == (("user", "hello"),)
+    assert parsed.messages == ({"role": "user", "content": "hello"},)
     assert parsed.options.model == "default"
     assert parsed.options.n == 1
     assert parsed.options.temperature is None
@@ -66,6 +66,8 @@ def test_every_field_is_taken() -> None:
             "n": 3, "max_completion_tokens": 7, "stop": ["a", "b"], "temperature": 0, "top_p": 0.5, "top_k": 40,
             "min_p": 0.1, "seed": -5, "logprobs": True, "top_logprobs": 2, "stream": True,
             "stream_options": {"include_usage": True}, "privacy": "cadence", "user": "somebody",
+            "frequency_penalty": 0.5, "presence_penalty": -2, "repetition_penalty": 1.1,
+            "logit_bias": {"9": -100, "05": 2.5},
         }
     )  # fmt: skip
     options = parsed.options
@@ -73,13 +75,17 @@ def test_every_field_is_taken() -> None:
     assert (options.temperature, options.top_p, options.top_k, options.min_p) == (0.0, 0.5, 40, 0.1)
     assert (options.logprobs, options.stream, options.include_usage) == (2, True, True)
     assert options.privacy is Profile.CADENCE
+    penalties = (options.frequency_penalty, options.presence_penalty, options.repetition_penalty)
+    assert penalties == (0.5, -2.0, 1.1)
+    assert options.logit_bias == ((5, 2.5), (9, -100.0))
+    assert options.ignored == ("user",)
 
 
 def test_text_parts_and_developer_messages() -> None:
     """Content parts are joined; ``developer`` is OpenAI's newer word for ``system``."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     parsed = chat({"messages": [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}]})
-    assert parsed.messages == (("system", "s"), ("user", "ab"))
+    assert parsed.messages == ({"role": "system", "content": "s"}, {"role": "user", "content": "ab"})
 
 
 def test_an_answer_of_the_sdk_can_be_sent_back() -> None:
@@ -88,7 +94,7 @@ def test_an_answer_of_the_sdk_can_be_sent_back() -> None:
         "content": "answer", "refusal": None, "role": "assistant", "annotations": None, "audio": None,
         "function_call": None, "tool_calls": None,
     }  # fmt: skip
-    assert chat({"messages": [message]}).messages == (("assistant", "answer"),)
+    assert chat({"messages": [message]}).messages == ({"role": "assistant", "content": "answer"},)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +133,19 @@ def test_an_answer_of_the_sdk_can_be_sent_back() -> None:
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"presence_penalty": "x"}, "presence_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"5": True}}, "logit_bias"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias"),
+        ({"logit_bias": {"hello": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"\u0661": 1}}, "logit_bias"),
+        ({"logit_bias": {"9" * 11: 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 1, "05": 1}}, "logit_bias"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
         ({"privacy": "loud"}, "privacy"),
         ({"privacy": 1}, "privacy"),
         ({"model": 5}, "model"),
@@ -148,9 +167,6 @@ def test_a_wrong_field_is_named(extra: dict[str, object], param: str) -> None:
         ("tools", [{"type": "function"}], []),
         ("tool_choice", "auto", "none"),
         ("response_format", {"type": "json_object"}, {"type": "text"}),
-        ("frequency_penalty", 0.5, 0),
-        ("presence_penalty", -1, 0.0),
-        ("logit_bias", {"5": 1}, {}),
         ("modalities", ["text", "audio"], ["text"]),
         ("store", True, False),
         ("functions", [{}], []),
@@ -204,6 +220,51 @@ def test_a_wrong_prompt_is_named(prompt: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         completion({"prompt": prompt})
     assert caught.value.param == "prompt"
+
+
+def test_best_of_is_at_least_n() -> None:
+    """More candidates than choices are a matter of whole answers: a stream cannot take back what it said."""
+    assert completion(TEXT | {"best_of": 3, "n": 2}).options.candidates == 3
+    assert completion(TEXT | {"n": 2}).options.candidates == 2
+    completion(TEXT | {"best_of": 2, "n": 2, "stream": True})
+    for extra in ({"best_of": 1, "n": 2}, {"best_of": 2, "stream": True}, {"best_of": 17}, {"best_of": 0}):
+        with pytest.raises(InvalidRequest) as caught:
+            completion(TEXT | extra)
+        assert caught.value.param == "best_of"
+
+
+def test_echo_excludes_logprobs() -> None:
+    """Those of the prompt are not computed, and leaving them out in silence would be a wrong answer."""
+    assert completion(TEXT | {"echo": True}).echo
+    with pytest.raises(InvalidRequest) as caught:
+        completion(TEXT | {"echo": True, "logprobs": 0})
+    assert caught.value.param == "echo"
+
+
+def test_harmless_parameters_are_ignored_by_name() -> None:
+    """Client code does not break on labels and hints; which ones were dropped is told, values are not."""
+    extra = {"user": "u", "metadata": {"a": "b"}, "verbosity": "low", "store": False, "service_tier": "auto"}
+    assert chat(CHAT | extra).options.ignored == ("user", "metadata", "verbosity")
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.name)
+def test_the_table_is_what_the_parser_does(parameter: Parameter) -> None:
+    """Supported: taken or found wrong. Ignored: named. Refused: refused. Everywhere else: unknown."""
+    for endpoint, parse, base in ((CHAT_PATH, chat, CHAT), (COMPLETIONS_PATH, completion, TEXT)):
+        body = base | {parameter.name: {"no": "such value"}}
+        if endpoint not in parameter.endpoints:
+            if not any(other.name == parameter.name and endpoint in other.endpoints for other in PARAMETERS):
+                with pytest.raises(UnknownParameter):
+                    parse(body)
+        elif parameter.treatment is Treatment.IGNORED:
+            assert parse(body).options.ignored == (parameter.name,)
+        else:
+            with pytest.raises(InvalidRequest) as caught:
+                parse(body)
+            assert not isinstance(caught.value, UnknownParameter) or parameter.name == "stream_options"
+            assert isinstance(caught.value, UnsupportedParameter) == (
+                parameter.treatment is Treatment.REFUSED
+            )
 
 
 def test_completion_logprobs_are_a_number() -> None:

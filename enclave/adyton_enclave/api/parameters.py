@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to every request parameter that OpenAI's API, or a common server after its pattern, has.
+
+This table is the decision itself: the parsers refuse and ignore by it, and the documents are made from it. A
+parameter is ignored only when doing without it cannot make an answer wrong: hints, labels, accounting. The names
+of ignored ones come back in the answer's header ``adyton-warning``. What would change an answer's meaning is
+refused. A name that is not in the table is refused as unknown.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from adyton_enclave.api.errors import UnsupportedParameter
+from adyton_enclave.api.fields import Fields, same
+
+WARNING_HEADER: Final = "adyton-warning"
+"""Inner response header: ``ignored: name, name``."""
+
+CHAT: Final = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/completions"
+_GENERATION: Final = (CHAT, COMPLETIONS)
+
+
+class Treatment(Enum):
+    """What the enclave does with a parameter."""
+
+    SUPPORTED = "supported"
+    IGNORED = "ignored"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of some endpoints.
+
+    Attributes:
+        name: As it stands in the body.
+        endpoints: Paths that know it.
+        treatment: Of values other than ``neutral`` ones.
+        note: For the documents: bounds, meaning where it differs, or why not.
+        neutral: Values that ask for nothing; they are taken without a word.
+    """
+
+    name: str
+    endpoints: tuple[str, ...]
+    treatment: Treatment
+    note: str
+    neutral: tuple[object, ...] = ()
+
+
+def _supported(endpoints: tuple[str, ...], **notes: str) -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(name=name, endpoints=endpoints, treatment=Treatment.SUPPORTED, note=note)
+        for name, note in notes.items()
+    )
+
+
+def _ignored(endpoints: tuple[str, ...], **notes: str) -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(name=name, endpoints=endpoints, treatment=Treatment.IGNORED, note=note)
+        for name, note in notes.items()
+    )
+
+
+def _refused(endpoints: tuple[str, ...], name: str, note: str, *neutral: object) -> Parameter:
+    return Parameter(
+        name=name, endpoints=endpoints, treatment=Treatment.REFUSED, note=note, neutral=tuple(neutral)
+    )
+
+
+PARAMETERS: Final[tuple[Parameter, ...]] = (
+    *_supported(
+        _GENERATION,
+        model="A name of `GET /v1/models`; `default` or nothing is the first model.",
+        max_tokens="At least 1. In chat, the older name of `max_completion_tokens`.",
+        n="From 1 to the operator's bound. Choices share the computation of the prompt.",
+        stop="A string or up to 16, each of 1 to 256 characters; not part of the answer.",
+        temperature="0 to 2; 0 is greedy.",
+        top_p="Above 0, to 1.",
+        top_k="0 is off. Extension, as in vLLM.",
+        min_p="0 to 1; 0 is off. Extension, as in vLLM.",
+        seed="Equal seeds give equal answers on the same model identity, whatever else is running.",
+        frequency_penalty="-2 to 2, on what the answer holds so far.",
+        presence_penalty="-2 to 2, on what the answer holds so far.",
+        repetition_penalty="Above 0, to 2; 1 is off; prompt and answer count. Extension, as in vLLM.",
+        logit_bias="Token ids as strings, each -100 to 100, at most 1024 of them.",
+        stream="Server-sent events; the receipt stands before `[DONE]`.",
+        stream_options="`include_usage`. `include_obfuscation` is ignored: `privacy` decides about sizes.",
+        privacy="`off`, `size` or `cadence`, never below the operator's floor. Extension.",
+    ),
+    *_supported(
+        (CHAT,),
+        messages="Text only. Roles: system, developer (= system), user, assistant, tool.",
+        max_completion_tokens="At least 1; counts reasoning and tool calls.",
+        logprobs="True or false; reasoning and tool calls are reported too.",
+        top_logprobs="0 to 20, requires `logprobs`.",
+    ),
+    *_supported(
+        (COMPLETIONS,),
+        prompt="A text, token ids, or an array of either.",
+        logprobs="0 to 20 alternatives of each token.",
+        best_of=(
+            "At least `n`; the `n` answers with the highest mean log-probability of their tokens come back, and "
+            "the tokens of all are counted. Not with `stream`."
+        ),
+        echo="The prompt before the answer. Not with `logprobs`: a prompt's log-probabilities are not computed.",
+    ),
+    *_ignored(
+        _GENERATION,
+        user="Nothing about an end user is kept.",
+        safety_identifier="As `user`.",
+        metadata="Nothing is stored, so there is nothing to label.",
+        prompt_cache_key="Routing is not by content here.",
+        prompt_cache_retention="As `prompt_cache_key`.",
+    ),
+    *_ignored(
+        (CHAT,),
+        prediction="A hint for speed only.",
+        verbosity="No loaded model was trained for it.",
+    ),
+    _refused(_GENERATION, "service_tier", "There is one tier.", "auto", "default"),
+    _refused(_GENERATION, "store", "Nothing is kept; there is no way to fetch it later.", False),
+    _refused(_GENERATION, "scaling", "Not served yet."),
+    _refused(_GENERATION, "validation", "Not served yet."),
+    _refused((COMPLETIONS,), "suffix", "No model is asked to fill in.", ""),
+    _refused((CHAT,), "audio", "Text only."),
+    _refused((CHAT,), "modalities", "Text only.", ["text"]),
+    _refused((CHAT,), "web_search_options", "The enclave dials nobody."),
+    _refused((CHAT,), "functions", "Deprecated; use `tools`.", []),
+    _refused((CHAT,), "function_call", "Deprecated; use `tool_choice`.", "none"),
+    _refused((CHAT,), "reasoning_effort", "Not served yet."),
+    _refused((CHAT,), "response_format", "Not served yet.", {"type": "text"}),
+    _refused((CHAT,), "tools", "Not served yet.", []),
+    _refused((CHAT,), "tool_choice", "Not served yet.", "none"),
+    _refused((CHAT,), "parallel_tool_calls", "Not served yet.", True, False),
+)
+
+
+def treat(fields: Fields, endpoint: str) -> tuple[str, ...]:
+    """Take the parameters that an endpoint does not serve, after its parser took those that it does.
+
+    Args:
+        fields: What is left of the attacker-controlled body.
+        endpoint: Path of the endpoint.
+
+    Returns:
+        Names of ignored parameters, in the table's order.
+
+    Raises:
+        UnsupportedParameter: One is refused and does not ask for nothing.
+    """
+    ignored: list[str] = []
+    for parameter in PARAMETERS:
+        if endpoint not in parameter.endpoints or parameter.treatment is Treatment.SUPPORTED:
+            continue
+        value = fields.take(parameter.name)
+        if value is None or any(same(value, neutral) for neutral in parameter.neutral):
+            continue
+        if parameter.treatment is Treatment.REFUSED:
+            raise UnsupportedParameter(
+                f"{fields.name(parameter.name)} is not supported by this model server",
+                param=fields.name(parameter.name),
+            )
+        ignored.append(parameter.name)
+    return tuple(ignored)
+
+
+def warning_headers(ignored: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The header that names what was ignored, or none. Names are of the table, never the caller's own."""
+    names = ", ".join(ignored)
+    return ((WARNING_HEADER, f"ignored: {names}"),) if names else ()
