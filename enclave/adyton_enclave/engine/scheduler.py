@@ -4,22 +4,28 @@
 Rules, in order:
 
 1. Running sequences that decode go first, one token each; prefill fills the rest of the batch in chunks, so
-   that a long prompt delays running streams by a bounded amount per step.
-2. Tenants take turns; within a tenant, first come first served.
+   that a long prompt delays running streams by a bounded amount per step. Low priority comes last, and the tenant
+   that has had least comes first.
+2. Normal priority is admitted before low, and among tenants the one that has had the least work done; within a
+   tenant, first come first served. Nobody overtakes the first in line because it needs little: the large would
+   never get their turn.
 3. A sequence is admitted when its own tokens and a small reserve fit beside what the running ones still have
    to compute. Answers may be long or short; nobody reserves for the longest.
-4. When cells run out, the sequence admitted last gives its cells back and waits at the front of its tenant's
-   queue. It is computed again later and continues with the very same tokens.
-5. The first sequence of a group computes the prompt; its siblings wait for that and fork.
+4. When cells run out, the sequence of lowest priority that was admitted last gives its cells back and waits at the
+   front of its tenant's queue. It is computed again later and continues with the very same tokens.
+5. The first in line takes the place of running work of lower priority. A tenant that has nothing running, and has
+   had less by what its request needs, takes the place of the last sequence of the tenant that runs most.
+6. The first sequence of a group computes the prompt; its siblings wait for that and fork.
 
 The scheduler knows no llama.cpp: KV memory is an interface, so that its rules are tested without a model.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from adyton_enclave.engine.fair_queue import FairQueue
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_protocol.errors import OutOfMemory
@@ -73,7 +79,7 @@ class Scheduler:
         self._prefill_tokens = prefill_tokens
         self._free_ids = list(range(max_sequences - 1, -1, -1))
         self._running: list[Sequence] = []
-        self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()
+        self._waiting = FairQueue()
 
     @property
     def running(self) -> tuple[Sequence, ...]:
@@ -87,6 +93,7 @@ class Scheduler:
 
     def add(self, group: Group) -> None:
         """Queue a request. Its first sequence leads; the others wait for the prompt when there is one to share."""
+        self._waiting.welcome(group.request.tenant, {_tenant(running) for running in self._running})
         leaders = group.sequences[:1] if group.n_shared else group.sequences
         for sequence in leaders:
             self._enqueue(sequence)
@@ -96,10 +103,7 @@ class Scheduler:
         if sequence.phase is Phase.RUNNING:
             self._evict(sequence)
         elif sequence.phase is Phase.WAITING:
-            queue = self._waiting[sequence.group.request.tenant]
-            queue.remove(sequence)
-            if not queue:
-                del self._waiting[sequence.group.request.tenant]
+            self._waiting.remove(sequence)
         sequence.phase = Phase.DONE
 
     def plan(self) -> list[Work]:
@@ -112,6 +116,7 @@ class Scheduler:
             OutOfMemory: One sequence alone fills the cache and cannot go on. It is ``running[0]``.
         """
         self._make_room()
+        self._give_way()
         work: list[Work] = []
         decoding = [sequence for sequence in self._running if sequence.n_remaining == 1]
         work.extend(Work(sequence, sequence.n_computed, 1) for sequence in decoding[: self._n_batch])
@@ -135,20 +140,25 @@ class Scheduler:
                 raise ValueError("only running sequences are computed")
             sequence.lease.grow(item.count)
             sequence.n_computed += item.count
+            self._waiting.charge(_tenant(sequence), item.count)
             if item.start < sequence.group.n_shared <= sequence.n_computed:
                 self._release_siblings(sequence.group)
 
     def relieve(self) -> None:
-        """Preempt the sequence admitted last.
+        """Preempt the sequence of lowest priority that was admitted last.
 
         Raises:
             OutOfMemory: It is the only one, so that nothing would be won.
         """
         if len(self._running) <= 1:
             raise OutOfMemory("the request needs more KV cache than there is")
-        victim = self._running[-1]
-        self._evict(victim)
-        self._enqueue(victim, front=True)
+        self._preempt(next(filter(_is_low, reversed(self._running)), self._running[-1]))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        used = self._budget.used
+        self._evict(sequence)
+        self._waiting.charge(_tenant(sequence), self._budget.used - used)
+        self._enqueue(sequence, front=True)
 
     def _make_room(self) -> None:
         """Preempt until every decoding sequence has a cell and somebody can go on."""
@@ -158,51 +168,71 @@ class Scheduler:
                 return
             self.relieve()
 
-    def _prefilling_and_admitted(self) -> Iterator[Sequence]:
-        yield from [sequence for sequence in self._running if sequence.n_remaining > 1]
-        while self._free_ids:
-            sequence = self._next_admissible()
-            if sequence is None:
+    def _give_way(self) -> None:
+        """Preempt for the first in line, if it has precedence over what runs and would fit then."""
+        if not self._waiting:
+            return
+        sequence = self._first_in_line()
+        while sequence is not None and not self._fits(sequence):
+            victim = self._inferior(sequence)
+            if victim is None:
                 return
+            self._preempt(victim)
+
+    def _inferior(self, sequence: Sequence) -> Sequence | None:
+        """The running sequence whose place a waiting one may take."""
+        low = next(filter(_is_low, reversed(self._running)), None)
+        if low is not None and not _is_low(sequence):
+            return low
+        shares = Counter(
+            _tenant(running) for running in self._running if _is_low(running) >= _is_low(sequence)
+        )
+        tenant, count = max(shares.items(), key=lambda share: share[1], default=("", 0))
+        lead = self._waiting.served(tenant) - self._waiting.served(_tenant(sequence))
+        # Whoever runs one sequence alone keeps it, so that two tenants never take turns in undoing each other.
+        if count <= 1 or _tenant(sequence) in map(_tenant, self._running) or lead < self._need(sequence):
+            return None
+        return next(running for running in reversed(self._running) if _tenant(running) == tenant)
+
+    def _prefilling_and_admitted(self) -> Iterator[Sequence]:
+        prefilling = [sequence for sequence in self._running if sequence.n_remaining > 1]
+        if len(prefilling) > 1:
+            prefilling.sort(key=lambda sequence: (_is_low(sequence), self._waiting.served(_tenant(sequence))))
+        yield from prefilling
+        while self._waiting:
+            sequence = self._first_in_line()
+            if sequence is None or not self._fits(sequence):
+                return
+            self._waiting.remove(sequence)
+            self._admit(sequence, self._donor(sequence.group))
             yield sequence
 
-    def _next_admissible(self) -> Sequence | None:
-        """Admit the first sequence of the first tenant in turn for which there is room."""
-        committed = sum(running.n_remaining for running in self._running)
-        reserve = sum(min(RESERVE_TOKENS, running.n_wanted) for running in self._running)
-        room = self._budget.free - committed - reserve
-        for tenant in list(self._waiting):
-            sequence = self._head(tenant)
-            if sequence is None:
-                continue
-            donor = self._donor(sequence.group)
-            need = sequence.n_remaining - (sequence.group.n_shared if donor else 0)
-            # An idle cache takes whatever fits at all; the reserve only protects those who run already.
-            if need > room and self._running:
-                continue
-            self._pop(tenant)
-            self._admit(sequence, donor)
-            return sequence
-        return None
-
-    def _head(self, tenant: str) -> Sequence | None:
-        """First in a tenant's queue, after holding back those whose prompt is being computed right now."""
-        while (queue := self._waiting.get(tenant)) is not None:
-            sequence = queue[0]
+    def _first_in_line(self) -> Sequence | None:
+        """Who is to be admitted next, after holding back those whose prompt is being computed right now."""
+        promised: Counter[str] = Counter()
+        for running in self._running:
+            promised[_tenant(running)] += running.n_remaining
+        while (sequence := next(self._waiting.heads(promised), None)) is not None:
             if not self._is_building(sequence.group):
                 return sequence
-            self._pop(tenant)
+            self._waiting.remove(sequence)
             sequence.phase = Phase.HELD
         return None
 
-    def _pop(self, tenant: str) -> None:
-        """Take the head of a tenant's queue out, and send the tenant to the end of the round."""
-        queue = self._waiting[tenant]
-        queue.popleft()
-        if queue:
-            self._waiting.move_to_end(tenant)
-        else:
-            del self._waiting[tenant]
+    def _need(self, sequence: Sequence) -> int:
+        """Cells that a waiting sequence takes until its next token can be drawn."""
+        return sequence.n_remaining - (sequence.group.n_shared if self._donor(sequence.group) else 0)
+
+    def _fits(self, sequence: Sequence) -> bool:
+        """True when there is a sequence id and room beside what the running ones still have to compute."""
+        if not self._free_ids:
+            return False
+        # An idle cache takes whatever fits at all; the reserve only protects those who run already.
+        if not self._running:
+            return True
+        committed = sum(running.n_remaining for running in self._running)
+        reserve = sum(min(RESERVE_TOKENS, running.n_wanted) for running in self._running)
+        return self._need(sequence) <= self._budget.free - committed - reserve
 
     def _admit(self, sequence: Sequence, donor: Sequence | None) -> None:
         sequence.seq_id = self._free_ids.pop()
@@ -233,12 +263,8 @@ class Scheduler:
             self._release_siblings(sequence.group, but=sequence)
 
     def _enqueue(self, sequence: Sequence, *, front: bool = False) -> None:
-        queue = self._waiting.setdefault(sequence.group.request.tenant, deque())
         sequence.phase = Phase.WAITING
-        if front:
-            queue.appendleft(sequence)
-        else:
-            queue.append(sequence)
+        self._waiting.push(sequence, front=front)
 
     def _release_siblings(self, group: Group, but: Sequence | None = None) -> None:
         for sequence in reversed(group.sequences):
@@ -267,3 +293,11 @@ class Scheduler:
         """True when a sibling computes the shared prompt and none has it yet."""
         running = [sequence for sequence in group.sequences if sequence.phase is Phase.RUNNING]
         return bool(running) and not any(sequence.has_prefix for sequence in running)
+
+
+def _tenant(sequence: Sequence) -> str:
+    return sequence.group.request.tenant
+
+
+def _is_low(sequence: Sequence) -> bool:
+    return sequence.group.request.priority == "low"

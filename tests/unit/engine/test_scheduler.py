@@ -2,7 +2,7 @@
 """The scheduler's rules without a model: fairness, forks, preemption, and that nobody is forgotten or leaks."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adyton_enclave.engine.generation import Mailbox
 from adyton_enclave.engine.kv_budget import KvBudget
-from adyton_enclave.engine.request import GenerationRequest, Usage
+from adyton_enclave.engine.request import GenerationRequest, Priority, Usage
 from adyton_enclave.engine.scheduler import Scheduler, Work
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_protocol.errors import OutOfMemory
@@ -58,6 +58,7 @@ class Bench:
         self.budget = KvBudget(cells)
         self.memory = CellMap()
         self.n_batch = n_batch
+        self.computed: Counter[str] = Counter()
         self.scheduler = Scheduler(
             budget=self.budget,
             memory=self.memory,
@@ -66,12 +67,15 @@ class Bench:
             prefill_tokens=prefill,
         )
 
-    def add(self, prompt: int, *, answer: int = 4, n: int = 1, tenant: str = "") -> Group:
+    def add(
+        self, prompt: int, *, answer: int = 4, n: int = 1, tenant: str = "", priority: Priority = "normal"
+    ) -> Group:
         loop = asyncio.new_event_loop()
         loop.close()
         request = GenerationRequest(
-            model="m", prompt_token_ids=(1,) * prompt, max_tokens=answer, key=bytes(32), n=n, tenant=tenant
-        )
+            model="m", prompt_token_ids=(1,) * prompt, max_tokens=answer, key=bytes(32), n=n, tenant=tenant,
+            priority=priority,
+        )  # fmt: skip
         mailbox = Mailbox(loop, Usage(prompt_tokens=prompt, completion_tokens=0))
         group = Group(request, mailbox, None)
         self.scheduler.add(group)
@@ -84,6 +88,8 @@ class Bench:
         assert len({id(item.sequence) for item in work}) == len(work)
         self.memory.compute(work)
         self.scheduler.advance(work)
+        for item in work:
+            self.computed[item.sequence.group.request.tenant] += item.count
         drew = [item.sequence for item in work if item.wants_logits]
         for sequence in drew:
             sequence.token_ids.append(2)
@@ -109,7 +115,8 @@ def test_everything_finishes_and_nothing_leaks(data: st.DataObject) -> None:
             case "add":
                 prompt, answer = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 10))
                 tenant, n = data.draw(st.sampled_from("ab")), data.draw(st.integers(1, 4))
-                groups.append(bench.add(prompt, answer=answer, n=n, tenant=tenant))
+                priority: Priority = data.draw(st.sampled_from(["low", "normal"]))
+                groups.append(bench.add(prompt, answer=answer, n=n, tenant=tenant, priority=priority))
             case "step":
                 bench.step()
             case _ if groups:
