@@ -136,7 +136,7 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
                 ("cache-control", "no-store"),
                 *warnings,
             ),
-            body=_stream(work, job, receipt, merge=profile is Profile.CADENCE),
+            body=_stream(work, job, receipt),
             profile=profile,
         )
     choices = best(await _gather(work, job.reader), prompts=len(job.prompts), n=options.n)
@@ -167,7 +167,7 @@ async def _gather(work: Work, reader: Reader) -> list[Choice]:
     return choices
 
 
-async def _stream(work: Work, job: Job, receipt: OpenReceipt, *, merge: bool) -> AsyncGenerator[bytes, None]:
+async def _stream(work: Work, job: Job, receipt: OpenReceipt) -> AsyncGenerator[bytes, None]:
     presenter = job.presenter
     finish_reasons = [""] * work.choices
     try:
@@ -175,7 +175,7 @@ async def _stream(work: Work, job: Job, receipt: OpenReceipt, *, merge: bool) ->
         if opening:
             receipt.response_data(opening)
             yield opening
-        async with contextlib.aclosing(work.events(merge=merge)) as events:
+        async with contextlib.aclosing(work.events()) as events:
             async for event in events:
                 for piece in job.reader.read(event):
                     if isinstance(piece, Ended):

@@ -203,18 +203,14 @@ class Work:
         for generation in self._generations:
             generation.cancel()
 
-    async def events(self, *, merge: bool = False) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """Events of all choices, in the order in which they come.
-
-        Args:
-            merge: Join the deltas of a choice that pile up while the reader is busy, for a reader whose pace is
-                not the model's.
 
         Raises:
             EngineError: What ended a generation early.
         """
         try:
-            if len(self._generations) == 1 and not merge:
+            if len(self._generations) == 1:
                 async for event in self._generations[0]:
                     yield event
             else:

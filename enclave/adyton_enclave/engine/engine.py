@@ -2,7 +2,7 @@
 """The engine: one thread that steps every model, and the door through which asyncio submits requests.
 
 All state of the computation belongs to the loop thread. What crosses over does so in two places: the inbox
-(requests and wake-ups, under one lock) and, once per step and event loop, ``call_soon_threadsafe``. When the
+(requests and wake-ups, under one lock) and, once per step and event loop, a :class:`Doorbell`. When the
 loop thread fails, every request fails with :class:`EngineStopped`, new ones are refused, and ``failed`` is set;
 nothing hangs and nothing is retried on a cache whose state is unknown.
 """
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Self
 
-from adyton_enclave.engine.generation import Generation, Mailbox, deliver
+from adyton_enclave.engine.doorbell import Doorbell
+from adyton_enclave.engine.generation import Generation, Mailbox
 from adyton_enclave.engine.lane import Lane, LaneStatus
 from adyton_enclave.engine.loaded_model import LoadedModel
 from adyton_enclave.engine.request import GenerationRequest, Usage
@@ -69,6 +70,7 @@ class Engine:
         self._last_finish_s = clock()
         self._thread: threading.Thread | None = None
         self._pool: ThreadPool | None = None
+        self._bells: dict[asyncio.AbstractEventLoop, Doorbell] = {}
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
@@ -143,16 +145,15 @@ class Engine:
         self._check(request, model)
         loop = asyncio.get_running_loop()
         usage = Usage(prompt_tokens=len(request.prompt_token_ids), completion_tokens=0)
-        mailbox = Mailbox(loop, usage)
         deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
-        group = Group(request, mailbox, deadline_s)
         with self._wake:
             if not self.running:
                 raise EngineStopped("the engine is not running")
             if self._queued[request.model] > self._config.max_queue:
                 raise QueueFull("too many requests wait", retry_after_s=self._retry_after_s(request.model))
+            mailbox = Mailbox(self._bell(loop), usage)
             self._queued[request.model] += 1
-            self._inbox.append(group)
+            self._inbox.append(Group(request, mailbox, deadline_s))
             self._wake.notify()
         return Generation(request, mailbox, self._notify)
 
@@ -232,17 +233,26 @@ class Engine:
 
     def _deliver(self, groups: Iterable[Group]) -> None:
         """Hand a step's events to each event loop in one call."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = defaultdict(list)
+        by_bell: dict[Doorbell, list[Callable[[], None]]] = defaultdict(list)
         for group in groups:
-            by_loop[group.mailbox.loop].append(group.mailbox.collect(group.usage))
-        for loop, receivers in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(deliver, receivers)
-            except RuntimeError:
-                # The loop was closed, so its callers are gone; their sequences must go too.
-                for group in groups:
-                    if group.mailbox.loop is loop:
-                        group.mailbox.cancelled = True
+            by_bell[group.mailbox.bell].append(group.mailbox.collect(group.usage))
+        for bell, receivers in by_bell.items():
+            if bell.alive:
+                bell.ring(receivers)
+                continue
+            # The loop was closed, so its callers are gone; their sequences must go too.
+            for group in groups:
+                if group.mailbox.bell is bell:
+                    group.mailbox.cancelled = True
+
+    def _bell(self, loop: asyncio.AbstractEventLoop) -> Doorbell:
+        """The doorbell of the running loop. Needs the lock."""
+        bell = self._bells.get(loop)
+        if bell is None:
+            for other in [other for other, stale in self._bells.items() if not stale.alive]:
+                self._bells.pop(other).close()
+            bell = self._bells[loop] = Doorbell(loop)
+        return bell
 
     def _end(self, why: str) -> None:
         """Fail everything that is left."""
@@ -261,5 +271,11 @@ class Engine:
         for model in self._models.values():
             model.llama.close()
         self._lanes.clear()
+        for loop, bell in self._bells.items():
+            try:
+                loop.call_soon_threadsafe(bell.close)
+            except RuntimeError:  # closed
+                bell.close()
+        self._bells.clear()
         if self._pool is not None:
             self._pool.close()

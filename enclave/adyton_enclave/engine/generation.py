@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the loop thread hands events to asyncio.
 
-The loop thread collects a step's events in mailboxes and makes one ``call_soon_threadsafe`` per event loop and
-step. A :class:`Generation` is the caller's end. When the caller cancels, stops iterating or lets go of it, the
-engine frees the request's sequences within one step.
+The loop thread collects a step's events in mailboxes and rings once per event loop and step. A
+:class:`Generation` is the caller's end. When the caller cancels, stops iterating or lets go of it, the engine
+frees the request's sequences within one step.
+
+Deltas of a choice that pile up while its reader is busy become one. So a reader that the model outruns has less
+to do for each token, and what waits for a reader that never comes is bounded by the text itself.
 """
 
 import asyncio
 import weakref
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from adyton_enclave.engine.request import Event, GenerationRequest, Usage
+from adyton_enclave.engine.doorbell import Doorbell
+from adyton_enclave.engine.request import Event, GenerationRequest, TextDelta, Usage
 from adyton_protocol.errors import Cancelled, EngineError
 
 
 class Mailbox:
     """Events of one request on their way to one event loop. The loop thread holds this, not the Generation.
 
-    ``post``, ``fail`` and ``close`` are for the loop thread; ``receive`` and everything on the asyncio side
-    runs in ``loop``. ``cancelled`` is written by one side and read by the other, and only ever becomes true.
+    ``post`` and ``close`` are for the loop thread; ``receive`` and everything on the asyncio side runs in the
+    caller's event loop. ``cancelled`` is written by one side and read by the other, and only ever becomes true.
     """
 
     __slots__ = (
@@ -29,22 +32,22 @@ class Mailbox:
         "_outgoing",
         "_received",
         "_waiter",
+        "bell",
         "cancelled",
         "ended",
-        "loop",
         "usage",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, usage: Usage) -> None:
-        """Start empty."""
-        self.loop = loop
+    def __init__(self, bell: Doorbell, usage: Usage) -> None:
+        """Start empty; ``bell`` rings in the caller's event loop."""
+        self.bell = bell
         self.usage = usage
         self.cancelled = False
         self.ended = False
         self._closing = False
         self._failure_out: EngineError | None = None
         self._outgoing: list[Event] = []
-        self._received: deque[Event] = deque()
+        self._received: dict[tuple[int, bool], Event] = {}
         self._failure: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -64,7 +67,8 @@ class Mailbox:
         ends, failure = self._closing, self._failure_out
 
         def receive() -> None:
-            self._received.extend(events)
+            for event in events:
+                self._keep(event)
             self.usage = usage
             if ends and not self.ended:
                 self.ended = True
@@ -83,23 +87,27 @@ class Mailbox:
                 return None
             if self.cancelled:
                 raise Cancelled("the request was cancelled")
-            self._waiter = self.loop.create_future()
+            self._waiter = self.bell.loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._received.popleft()
+        return self._received.pop(next(iter(self._received)))
+
+    def _keep(self, event: Event) -> None:
+        """Add an event behind the others, or to the delta of the same choice that nobody has read yet."""
+        key = (event.index, isinstance(event, TextDelta))
+        waiting = self._received.get(key)
+        if isinstance(waiting, TextDelta) and isinstance(event, TextDelta):
+            event = TextDelta(
+                index=event.index, text=waiting.text + event.text, logprobs=waiting.logprobs + event.logprobs
+            )
+        self._received[key] = event
 
     def wake(self) -> None:
-        """Let a waiting reader look again. Runs in ``loop``."""
+        """Let a waiting reader look again. Runs in the caller's event loop."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def deliver(receivers: Iterable[Callable[[], None]]) -> None:
-    """Run a step's deliveries of one event loop, in that loop."""
-    for receive in receivers:
-        receive()
 
 
 class Generation:

@@ -222,6 +222,9 @@ class LlamaContext:
             raise ConfigError("llama.cpp cannot make a context of these sizes")
         self._memory: Any = _lib.llama_get_memory(self._context)
         self._n_vocab = model.n_vocab
+        self._n_outputs = int(params.n_outputs_max)
+        self._logits_at: int | None = None
+        self._logits = np.empty((0, self._n_vocab), dtype=np.float32)
         self.n_cells = int(_lib.llama_n_ctx(self._context))
         self.n_batch = int(_lib.llama_n_batch(self._context))
 
@@ -251,11 +254,15 @@ class LlamaContext:
         """
         if not n_rows:
             return np.empty((0, self._n_vocab), dtype=np.float32)
-        pointer = _lib.llama_get_logits(self._context)
-        if not pointer:
+        address = ctypes.cast(_lib.llama_get_logits(self._context), ctypes.c_void_p).value
+        if not address:
             raise EngineStopped("llama.cpp has no logits")
-        flat = np.ctypeslib.as_array(pointer, (n_rows * self._n_vocab,))
-        return flat.reshape(n_rows, self._n_vocab)
+        if address != self._logits_at:
+            # The buffer stays where it is once it has grown to its size; making the view is dear, so it is kept.
+            pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+            self._logits = np.ctypeslib.as_array(pointer, (self._n_outputs, self._n_vocab))
+            self._logits_at = address
+        return self._logits[:n_rows]
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let ``target`` share the first ``length`` cells of ``source``."""

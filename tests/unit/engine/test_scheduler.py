@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adyton_enclave.engine.doorbell import Doorbell
 from adyton_enclave.engine.generation import Mailbox
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.request import GenerationRequest, Priority, Usage
@@ -71,12 +72,14 @@ class Bench:
         self, prompt: int, *, answer: int = 4, n: int = 1, tenant: str = "", priority: Priority = "normal"
     ) -> Group:
         loop = asyncio.new_event_loop()
+        bell = Doorbell(loop)
+        bell.close()
         loop.close()
         request = GenerationRequest(
             model="m", prompt_token_ids=(1,) * prompt, max_tokens=answer, key=bytes(32), n=n, tenant=tenant,
             priority=priority,
         )  # fmt: skip
-        mailbox = Mailbox(loop, Usage(prompt_tokens=prompt, completion_tokens=0))
+        mailbox = Mailbox(bell, Usage(prompt_tokens=prompt, completion_tokens=0))
         group = Group(request, mailbox, None)
         self.scheduler.add(group)
         return group
