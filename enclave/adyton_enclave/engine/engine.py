@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Self
 
+from adyton_enclave.engine.choice import ChoiceGroup
 from adyton_enclave.engine.doorbell import Doorbell
 from adyton_enclave.engine.generation import Generation, Mailbox
 from adyton_enclave.engine.lane import Lane, LaneStatus
@@ -153,7 +154,7 @@ class Engine:
                 raise QueueFull("too many requests wait", retry_after_s=self._retry_after_s(request.model))
             mailbox = Mailbox(self._bell(loop), usage)
             self._queued[request.model] += 1
-            self._inbox.append(Group(request, mailbox, deadline_s))
+            self._inbox.append(ChoiceGroup(request, mailbox, deadline_s))
             self._wake.notify()
         return Generation(request, mailbox, self._notify)
 

@@ -12,6 +12,7 @@ opaque tags; equal tags share a turn, and that is all that they do.
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
+from itertools import takewhile
 
 from adyton_enclave.engine.request import Priority
 from adyton_enclave.engine.sequence import Sequence
@@ -70,6 +71,13 @@ class FairQueue:
             line.appendleft(sequence)
         else:
             line.append(sequence)
+
+    def push_returning(self, sequence: Sequence) -> None:
+        """Let a sequence that ran before wait behind the first others of whose requests something ran already."""
+        request = sequence.group.request
+        line = self._lines[request.priority].setdefault(request.tenant, deque())
+        started = takewhile(lambda other: other.group.started, line)
+        line.insert(sum(1 for _ in started), sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Take a waiting sequence out."""

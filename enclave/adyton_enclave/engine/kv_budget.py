@@ -93,6 +93,12 @@ class KvLease:
         run.holders += 1
         return KvLease(self._budget, _Run(run, 0), length)
 
+    def truncate(self, length: int) -> None:
+        """Give back what lies beyond the first ``length`` cells, as far as nobody else holds it."""
+        head = self.fork(length)
+        self.release()
+        self._leaf, self.length = head._leaf, length  # noqa: SLF001  # another lease
+
     def release(self) -> None:
         """Give everything back that nobody else holds. Idempotent."""
         run = self._leaf

@@ -46,6 +46,10 @@ class OrderedKvCache:
         """Take a sequence's cells away from it, at once and for good. Nobody else can see them either."""
         self._context.hand_over(seq_id, self._plug_id)
 
+    def truncate(self, seq_id: int, length: int) -> None:
+        """Take all but the first ``length`` cells away from a sequence."""
+        self._context.hand_over(seq_id, self._plug_id, length)
+
     def prepare(self, count: int) -> None:
         """Make sure that the next ``count`` tokens fit above everything that is occupied."""
         if not self._budget.used:

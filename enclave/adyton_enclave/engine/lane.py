@@ -12,7 +12,7 @@ from adyton_enclave.engine.drawing import Drawer
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.kv_cache import OrderedKvCache
 from adyton_enclave.engine.llama import LlamaContext, LlamaModel, NoKvSlot
-from adyton_enclave.engine.request import Finished, FinishReason, TextDelta, TokenLogprob
+from adyton_enclave.engine.request import TokenLogprob
 from adyton_enclave.engine.runner import BatchRunner
 from adyton_enclave.engine.sampler import Logits
 from adyton_enclave.engine.scheduler import Scheduler, Work
@@ -62,8 +62,8 @@ class Lane:
 
     @property
     def needs_scrub(self) -> bool:
-        """True when nothing runs but the KV buffers still hold numbers of the past."""
-        return self._dirty and not self.busy
+        """True when nobody holds cells but the KV buffers still hold numbers of the past."""
+        return self._dirty and not self.busy and not self.budget.used
 
     @property
     def status(self) -> LaneStatus:
@@ -114,9 +114,7 @@ class Lane:
 
     def fail(self, group: Group, error: EngineError) -> None:
         """End a request early and free everything it holds."""
-        for sequence in group.sequences:
-            self._scheduler.drop(sequence)
-        group.live = 0
+        self._scheduler.drop_all(group)
         group.mailbox.close(error)
         self._forget(group)
 
@@ -164,40 +162,26 @@ class Lane:
                 self._accept(sequence, drawn.token_id, drawn.detail)
 
     def _accept(self, sequence: Sequence, token_id: int, detail: TokenLogprob | None) -> None:
-        """Append a drawn token and tell what it changes."""
+        """Append a drawn token and do what follows from it."""
         group = sequence.group
-        sequence.token_ids.append(token_id)
-        group.n_completion += 1
         self._touched[id(group)] = group
-        reason: FinishReason | None = None
-        text, details = "", tuple[TokenLogprob, ...]()
-        if token_id in self.model.eog:
-            reason = "stop"
-        else:
-            piece = self.model.pieces[token_id]
-            if not piece and token_id in group.request.visible_control_ids:
-                piece = self.model.token_text(token_id).encode()
-            text, details = sequence.text.push(piece, detail)
-            if sequence.text.stopped:
-                reason = "stop"
-            elif sequence.n_generated >= group.request.max_tokens:
-                reason = "length"
-        if reason is not None:
-            tail, tail_details = sequence.text.finish()
-            text, details = text + tail, details + tail_details
-        if text or details:
-            group.mailbox.post(TextDelta(index=sequence.index, text=text, logprobs=details))
-        if reason is not None:
-            self._finish(sequence, reason)
+        phase = sequence.take(token_id, self._piece(group, token_id), detail)
+        if phase is Phase.PAUSED:
+            self._scheduler.pause(sequence)
+        elif phase is Phase.DONE:
+            self._scheduler.drop(sequence)
+            if group.over:
+                group.mailbox.close()
+                self._forget(group)
 
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        group = sequence.group
-        self._scheduler.drop(sequence)
-        group.live -= 1
-        group.mailbox.post(Finished(index=sequence.index, finish_reason=reason, usage=group.usage))
-        if not group.live:
-            group.mailbox.close()
-            self._forget(group)
+    def _piece(self, group: Group, token_id: int) -> bytes | None:
+        """Bytes of a drawn token as the group wants to see them; None when it ends the text."""
+        if token_id in self.model.eog:
+            return None
+        piece = self.model.pieces[token_id]
+        if not piece and token_id in group.request.visible_control_ids:
+            return self.model.token_text(token_id).encode()
+        return piece
 
     def _forget(self, group: Group) -> None:
         self._groups.pop(id(group), None)

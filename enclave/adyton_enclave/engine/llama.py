@@ -272,10 +272,10 @@ class LlamaContext:
         """Take ``seq_id`` off all its cells."""
         _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
 
-    def hand_over(self, seq_id: int, heir: int) -> None:
-        """Give all cells of ``seq_id`` to ``heir``, who need not be a sequence in the ordinary sense."""
-        _lib.llama_memory_seq_cp(self._memory, seq_id, heir, -1, -1)
-        _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+    def hand_over(self, seq_id: int, heir: int, start: int = 0) -> None:
+        """Give the cells of ``seq_id`` from ``start`` on to ``heir``, no sequence in the ordinary sense."""
+        _lib.llama_memory_seq_cp(self._memory, seq_id, heir, start, -1)
+        _lib.llama_memory_seq_rm(self._memory, seq_id, start, -1)
 
     def compact(self) -> None:
         """Close all holes between occupied cells, keeping their order and their sharing.

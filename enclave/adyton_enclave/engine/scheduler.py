@@ -11,11 +11,15 @@ Rules, in order:
    never get their turn.
 3. A sequence is admitted when its own tokens and a small reserve fit beside what the running ones still have
    to compute. Answers may be long or short; nobody reserves for the longest.
-4. When cells run out, the sequence of lowest priority that was admitted last gives its cells back and waits at the
-   front of its tenant's queue. It is computed again later and continues with the very same tokens.
-5. The first in line takes the place of running work of lower priority. A tenant that has nothing running, and has
+4. A sequence that its owner paused keeps its cells as long as nobody needs them. It yields them at once to running
+   sequences, to its own group and to higher priority; to others after a while, or when nothing runs at all.
+5. When cells run out with nobody paused, the sequence of lowest priority that was admitted last gives its cells
+   back and waits at the front of its tenant's queue. Whoever lost cells is computed again later and continues
+   with the very same tokens.
+6. The first in line takes the place of running work of lower priority. A tenant that has nothing running, and has
    had less by what its request needs, takes the place of the last sequence of the tenant that runs most.
-6. The first sequence of a group computes the prompt; its siblings wait for that and fork.
+7. Whoever begins like a relative (a choice of the same prompt, a branch of the same tree) forks from whichever
+   relative has most of it computed. If one is just computing more of it, the others wait for that.
 
 The scheduler knows no llama.cpp: KV memory is an interface, so that its rules are tested without a model.
 """
@@ -33,12 +37,18 @@ from adyton_protocol.errors import OutOfMemory
 RESERVE_TOKENS = 32
 """Cells kept free at admission for each running sequence that wants so many, against immediate preemption."""
 
+PATIENCE_STEPS = 64
+"""For so many steps a paused sequence keeps its cells against newcomers of other groups."""
+
 
 class KvMemory(Protocol):
     """What the scheduler does to the KV cache."""
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let sequence ``target`` share the first ``length`` cells of ``source``."""
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        """Give up all but the first ``length`` cells of this sequence."""
 
     def remove(self, seq_id: int) -> None:
         """Give up every cell that only this sequence holds."""
@@ -55,36 +65,65 @@ class Work:
     @property
     def wants_logits(self) -> bool:
         """True when this reaches the last token, whose logits give the next one."""
-        return self.start + self.count == len(self.sequence.token_ids)
+        sequence = self.sequence
+        return sequence.probe is None and self.start + self.count == len(sequence.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a sequence that holds no cells can get some.
+
+    ``donor`` has the first ``length`` cells that it wants; ``building`` if a relative is computing more of them.
+    """
+
+    donor: Sequence | None
+    length: int
+    building: bool
 
 
 class Scheduler:
     """The queues of one model. Owned by the loop thread."""
 
     def __init__(
-        self, *, budget: KvBudget, memory: KvMemory, max_sequences: int, n_batch: int, prefill_tokens: int
+        self,
+        *,
+        budget: KvBudget,
+        memory: KvMemory,
+        max_sequences: int,
+        n_batch: int,
+        prefill_tokens: int,
+        n_rows: int | None = None,
     ) -> None:
         """Start idle.
 
         Args:
             budget: The cells of the context.
             memory: The context's KV cache.
-            max_sequences: Most sequences running at once; sequence ids are 0 to this less one.
+            max_sequences: Most sequences with cells at once; sequence ids are 0 to this less one.
             n_batch: Most tokens in a step.
             prefill_tokens: Most prompt tokens in a step that also decodes.
+            n_rows: Most rows of logits in a step, at least ``max_sequences``, the default.
         """
         self._budget = budget
         self._memory = memory
         self._n_batch = n_batch
         self._prefill_tokens = prefill_tokens
+        self._n_rows = max_sequences if n_rows is None else n_rows
         self._free_ids = list(range(max_sequences - 1, -1, -1))
         self._running: list[Sequence] = []
         self._waiting = FairQueue()
+        self._parked: dict[Sequence, int] = {}  # hold cells without running; since which step
+        self._steps = 0
 
     @property
     def running(self) -> tuple[Sequence, ...]:
-        """Sequences that hold a sequence id, in order of admission."""
+        """Sequences that are computed, in order of admission."""
         return tuple(self._running)
+
+    @property
+    def parked(self) -> tuple[Sequence, ...]:
+        """Sequences that hold cells without running, longest first."""
+        return tuple(self._parked)
 
     @property
     def busy(self) -> bool:
@@ -93,18 +132,71 @@ class Scheduler:
 
     def add(self, group: Group) -> None:
         """Queue a request. Its first sequence leads; the others wait for the prompt when there is one to share."""
-        self._waiting.welcome(group.request.tenant, {_tenant(running) for running in self._running})
-        leaders = group.sequences[:1] if group.n_shared else group.sequences
-        for sequence in leaders:
-            self._enqueue(sequence)
+        self._welcome(group)
+        first, *others = group.sequences
+        self._enqueue(first)
+        for sequence in others:
+            if group.common(first, sequence):
+                self._hold(sequence)
+            else:
+                self._enqueue(sequence)
+
+    def resume(self, sequence: Sequence) -> None:
+        """Let a paused sequence go on, before others of its tenant: it has waited its turn already."""
+        if sequence.phase is not Phase.PAUSED:
+            raise ValueError("only paused sequences are resumed")
+        if not sequence.n_remaining:
+            raise ValueError("a sequence is resumed to compute something")
+        self._welcome(sequence.group)
+        sequence.phase = Phase.WAITING
+        self._waiting.push_returning(sequence)
+
+    def pause(self, sequence: Sequence) -> None:
+        """Stop computing a running sequence; it keeps its cells while there are enough."""
+        if sequence.phase is not Phase.RUNNING:
+            raise ValueError("only running sequences are paused")
+        self._running.remove(sequence)
+        sequence.phase = Phase.PAUSED
+        self._parked[sequence] = self._steps
+        self._release_held(sequence.group)
+
+    def rewind(self, sequence: Sequence, length: int) -> None:
+        """Give up the cells of a paused sequence beyond the first ``length``, to compute these tokens again."""
+        if sequence.phase is not Phase.PAUSED:
+            raise ValueError("only paused sequences are rewound")
+        if sequence.n_computed <= length:
+            return
+        if not length:
+            self._free(sequence)
+        elif sequence.lease is not None:
+            self._memory.truncate(sequence.seq_id, length)
+            sequence.lease.truncate(length)
+            sequence.n_computed = length
 
     def drop(self, sequence: Sequence) -> None:
-        """Take a sequence out for good, wherever it is, and free its cells. Idempotent."""
-        if sequence.phase is Phase.RUNNING:
-            self._evict(sequence)
-        elif sequence.phase is Phase.WAITING:
-            self._waiting.remove(sequence)
-        sequence.phase = Phase.DONE
+        """Take a sequence out for good, wherever it is. Idempotent.
+
+        Its cells are freed, unless forks that were never admitted can use them.
+        """
+        if sequence.phase in (Phase.DONE, Phase.RETIRED):
+            return
+        self._withdraw(sequence)
+        self._bear(sequence)
+        if sequence.lease is not None and sequence.n_unborn:
+            sequence.phase = Phase.RETIRED
+            self._parked[sequence] = self._steps
+        else:
+            self._bury(sequence)
+        self._release_held(sequence.group)
+
+    def drop_all(self, group: Group) -> None:
+        """Take all sequences of a group out for good and free their cells. Idempotent."""
+        group.held.clear()
+        for sequence in list(group.sequences):
+            if sequence.phase is not Phase.DONE:
+                if sequence.phase is not Phase.HELD:
+                    self._withdraw(sequence)
+                self._bury(sequence)
 
     def plan(self) -> list[Work]:
         """Choose this step's work and admit whom there is room for.
@@ -115,25 +207,31 @@ class Scheduler:
         Raises:
             OutOfMemory: One sequence alone fills the cache and cannot go on. It is ``running[0]``.
         """
+        self._steps += 1
         self._make_room()
         self._give_way()
-        work: list[Work] = []
         decoding = [sequence for sequence in self._running if sequence.n_remaining == 1]
-        work.extend(Work(sequence, sequence.n_computed, 1) for sequence in decoding[: self._n_batch])
-        cells = self._budget.free - len(work)
-        tokens = self._n_batch - len(work)
-        if work:
-            tokens = min(tokens, self._prefill_tokens)
+        work = [Work(sequence, sequence.n_computed, 1) for sequence in decoding[: self._n_batch]]
+        spent = len(work)
+        rows = self._n_rows - spent
+        limit = min(self._n_batch, spent + self._prefill_tokens) if work else self._n_batch
         candidates = self._prefilling_and_admitted()
-        while tokens > 0 and cells > 0 and (sequence := next(candidates, None)) is not None:
-            count = min(self._next_stop(sequence), tokens, cells)
+        while spent < limit and rows and (sequence := next(candidates, None)) is not None:
+            # Admission may have won cells that were not there before.
+            count = min(self._next_stop(sequence), limit - spent, self._budget.free - spent)
+            if count <= 0:
+                break
+            if sequence.probe is None:
+                rows -= 1
+            else:
+                count = sequence.probe.fit(sequence.n_computed, count, rows)
+                rows -= len(sequence.probe.within(sequence.n_computed, count))
             work.append(Work(sequence, sequence.n_computed, count))
-            tokens -= count
-            cells -= count
+            spent += count
         return work
 
     def advance(self, work: list[Work]) -> None:
-        """Book a computed step, and release siblings that waited for their prompt."""
+        """Book a computed step, and release relatives that waited for what it computed."""
         for item in work:
             sequence = item.sequence
             if sequence.lease is None:
@@ -141,24 +239,21 @@ class Scheduler:
             sequence.lease.grow(item.count)
             sequence.n_computed += item.count
             self._waiting.charge(_tenant(sequence), item.count)
-            if item.start < sequence.group.n_shared <= sequence.n_computed:
-                self._release_siblings(sequence.group)
+            if sequence.group.held:
+                self._release_crossed(item)
 
     def relieve(self) -> None:
-        """Preempt the sequence of lowest priority that was admitted last.
+        """Take the cells of whoever misses them least: somebody paused, or who was admitted last; low before normal.
 
         Raises:
-            OutOfMemory: It is the only one, so that nothing would be won.
+            OutOfMemory: There is only one, so that nothing would be won.
         """
-        if len(self._running) <= 1:
+        parked = list(self._evictable())
+        running = list(reversed(self._running)) if len(self._running) > 1 else []
+        victims = [*filter(_is_low, parked), *filter(_is_low, running), *parked, *running]
+        if not victims:
             raise OutOfMemory("the request needs more KV cache than there is")
-        self._preempt(next(filter(_is_low, reversed(self._running)), self._running[-1]))
-
-    def _preempt(self, sequence: Sequence) -> None:
-        used = self._budget.used
-        self._evict(sequence)
-        self._waiting.charge(_tenant(sequence), self._budget.used - used)
-        self._enqueue(sequence, front=True)
+        self._evict(victims[0])
 
     def _make_room(self) -> None:
         """Preempt until every decoding sequence has a cell and somebody can go on."""
@@ -173,11 +268,11 @@ class Scheduler:
         if not self._waiting:
             return
         sequence = self._first_in_line()
-        while sequence is not None and not self._fits(sequence):
+        while sequence is not None and not self._make_way(sequence):
             victim = self._inferior(sequence)
             if victim is None:
                 return
-            self._preempt(victim)
+            self._evict(victim)
 
     def _inferior(self, sequence: Sequence) -> Sequence | None:
         """The running sequence whose place a waiting one may take."""
@@ -201,98 +296,213 @@ class Scheduler:
         yield from prefilling
         while self._waiting:
             sequence = self._first_in_line()
-            if sequence is None or not self._fits(sequence):
+            if sequence is None or not self._make_way(sequence):
                 return
             self._waiting.remove(sequence)
-            self._admit(sequence, self._donor(sequence.group))
+            self._admit(sequence)
             yield sequence
 
     def _first_in_line(self) -> Sequence | None:
-        """Who is to be admitted next, after holding back those whose prompt is being computed right now."""
+        """Who is to be admitted next, after holding back those of whose beginning more is just being computed."""
         promised: Counter[str] = Counter()
         for running in self._running:
             promised[_tenant(running)] += running.n_remaining
         while (sequence := next(self._waiting.heads(promised), None)) is not None:
-            if not self._is_building(sequence.group):
+            if not self._origin(sequence).building:
                 return sequence
             self._waiting.remove(sequence)
-            sequence.phase = Phase.HELD
+            self._hold(sequence)
         return None
+
+    def _origin(self, sequence: Sequence) -> _Origin:
+        """The relative with most of what a sequence begins with; nothing for one that has cells of its own."""
+        donor, length, promised = None, 0, 0
+        if sequence.lease is None:
+            group, limit = sequence.group, sequence.n_shareable
+            for other in group.sequences:
+                if other.lease is None:
+                    continue
+                common = min(group.common(sequence, other), limit)
+                have = min(common, other.n_computed)
+                if have > length:
+                    donor, length = other, have
+                    if length == limit:
+                        break
+                if other.phase is Phase.RUNNING:
+                    promised = max(promised, common)
+        return _Origin(donor, length, promised > length)
 
     def _need(self, sequence: Sequence) -> int:
         """Cells that a waiting sequence takes until its next token can be drawn."""
-        return sequence.n_remaining - (sequence.group.n_shared if self._donor(sequence.group) else 0)
+        return sequence.n_remaining - self._origin(sequence).length
 
-    def _fits(self, sequence: Sequence) -> bool:
-        """True when there is a sequence id and room beside what the running ones still have to compute."""
-        if not self._free_ids:
-            return False
-        # An idle cache takes whatever fits at all; the reserve only protects those who run already.
-        if not self._running:
-            return True
+    def _make_way(self, sequence: Sequence) -> bool:
+        """Find a sequence id and cells for a waiting sequence, taking them from parked ones where that is right."""
+        while True:
+            origin = self._origin(sequence)
+            has_id = sequence.lease is not None or self._free_ids or self._inherits(sequence, origin)
+            if has_id and sequence.n_remaining - origin.length <= self._room:
+                return True
+            # The donor comes last: without it there would be more to compute.
+            victims = sorted(self._evictable(sequence), key=lambda victim: victim is origin.donor)
+            # An idle cache takes whatever fits at all; the reserve only protects those who run already.
+            if has_id and not self._running and all(victim is origin.donor for victim in victims):
+                return True
+            if not victims or (victims[0] is origin.donor and self._running):
+                return False
+            self._evict(victims[0])
+
+    @property
+    def _room(self) -> int:
+        """Cells left when all who run have computed what they have, and a reserve is kept for them."""
         committed = sum(running.n_remaining for running in self._running)
         reserve = sum(min(RESERVE_TOKENS, running.n_wanted) for running in self._running)
-        return self._need(sequence) <= self._budget.free - committed - reserve
+        return self._budget.free - committed - reserve
 
-    def _admit(self, sequence: Sequence, donor: Sequence | None) -> None:
-        sequence.seq_id = self._free_ids.pop()
+    def _evictable(self, newcomer: Sequence | None = None) -> Iterator[Sequence]:
+        """Who may lose its cells although it is not running, least missed first.
+
+        Args:
+            newcomer: For whom; None when running sequences need the cells.
+        """
+        since = self._steps - PATIENCE_STEPS
+        for retired in (False, True):
+            for sequence, parked in self._parked.items():
+                if sequence is newcomer or (sequence.phase is Phase.RETIRED) is not retired:
+                    continue
+                if (
+                    newcomer is None
+                    or parked <= since
+                    or sequence.group is newcomer.group
+                    or _is_low(sequence) > _is_low(newcomer)
+                    or not self._running
+                ):
+                    yield sequence
+
+    @staticmethod
+    def _inherits(sequence: Sequence, origin: _Origin) -> bool:
+        """True when a sequence is the last fork for which a retired one kept exactly these cells."""
+        donor = origin.donor
+        return (
+            donor is not None
+            and donor.phase is Phase.RETIRED
+            and donor is sequence.parent
+            and donor.n_unborn == 1
+            and not sequence.admitted
+            and donor.n_computed == origin.length
+        )
+
+    def _admit(self, sequence: Sequence) -> None:
+        origin = self._origin(sequence)
+        if sequence.lease is not None:
+            del self._parked[sequence]
+        elif origin.donor is None or origin.donor.lease is None:
+            sequence.seq_id = self._free_ids.pop()
+            sequence.lease = self._budget.lease()
+        elif self._inherits(sequence, origin):
+            donor = origin.donor
+            sequence.seq_id, sequence.lease, sequence.n_computed = donor.seq_id, donor.lease, donor.n_computed
+            del self._parked[donor]
+            donor.seq_id, donor.lease, donor.n_computed = -1, None, 0
+        else:
+            sequence.seq_id = self._free_ids.pop()
+            self._memory.copy(origin.donor.seq_id, sequence.seq_id, origin.length)
+            sequence.lease = origin.donor.lease.fork(origin.length)
+            sequence.n_computed = origin.length
         sequence.phase = Phase.RUNNING
         sequence.group.started = True
-        if donor is not None and donor.lease is not None:
-            shared = sequence.group.n_shared
-            self._memory.copy(donor.seq_id, sequence.seq_id, shared)
-            sequence.lease = donor.lease.fork(shared)
-            sequence.n_computed = shared
-        else:
-            sequence.lease = self._budget.lease()
         self._running.append(sequence)
+        self._bear(sequence)
+
+    def _bear(self, sequence: Sequence) -> None:
+        """A fork was admitted or is over: its parent need not keep cells for it any more."""
+        parent = sequence.parent
+        if sequence.admitted or parent is None:
+            return
+        sequence.admitted = True
+        parent.n_unborn -= 1
+        if not parent.n_unborn and parent.phase is Phase.RETIRED:
+            self._bury(parent)
+
+    def _bury(self, sequence: Sequence) -> None:
+        sequence.phase = Phase.DONE
+        self._free(sequence)
+        sequence.group.forget(sequence)
 
     def _evict(self, sequence: Sequence) -> None:
-        """Free the cells of a running sequence and forget what was computed."""
-        self._running.remove(sequence)
-        self._memory.remove(sequence.seq_id)
-        self._free_ids.append(sequence.seq_id)
-        sequence.seq_id = -1
+        """Free the cells of a sequence and forget what was computed; it may come back."""
+        if sequence.phase is Phase.RETIRED:
+            self._bury(sequence)
+            return
+        used = self._budget.used
+        self._free(sequence)
+        # Its tenant will pay for them again.
+        self._waiting.charge(_tenant(sequence), self._budget.used - used)
+        if sequence.phase is Phase.RUNNING:
+            self._running.remove(sequence)
+            self._release_held(sequence.group)
+            self._enqueue(sequence, front=True)
+
+    def _free(self, sequence: Sequence) -> None:
+        """Take a sequence's cells and its id away."""
+        self._parked.pop(sequence, None)
         sequence.n_computed = 0
         if sequence.lease is not None:
+            self._memory.remove(sequence.seq_id)
+            self._free_ids.append(sequence.seq_id)
+            sequence.seq_id = -1
             sequence.lease.release()
             sequence.lease = None
-        sequence.phase = Phase.HELD
-        if not self._is_building(sequence.group):
-            # Whoever waited for this sequence's prompt must not wait for ever.
-            self._release_siblings(sequence.group, but=sequence)
+
+    def _welcome(self, group: Group) -> None:
+        self._waiting.welcome(group.request.tenant, {_tenant(running) for running in self._running})
 
     def _enqueue(self, sequence: Sequence, *, front: bool = False) -> None:
         sequence.phase = Phase.WAITING
         self._waiting.push(sequence, front=front)
 
-    def _release_siblings(self, group: Group, but: Sequence | None = None) -> None:
-        for sequence in reversed(group.sequences):
-            if sequence.phase is Phase.HELD and sequence is not but:
-                self._enqueue(sequence, front=True)
+    def _withdraw(self, sequence: Sequence) -> None:
+        """Take a sequence out of the list that its phase stands for."""
+        self._parked.pop(sequence, None)
+        if sequence.phase is Phase.RUNNING:
+            self._running.remove(sequence)
+        elif sequence.phase is Phase.HELD:
+            sequence.group.held.remove(sequence)
+        elif sequence.phase is Phase.WAITING:
+            self._waiting.remove(sequence)
+
+    @staticmethod
+    def _hold(sequence: Sequence) -> None:
+        sequence.phase = Phase.HELD
+        sequence.group.held.append(sequence)
+
+    def _release_held(self, group: Group) -> None:
+        """Whoever waited for a relative to compute something must not wait for ever; let all look again."""
+        held, group.held = group.held, []
+        for sequence in reversed(held):
+            self._enqueue(sequence, front=True)
+
+    def _release_crossed(self, item: Work) -> None:
+        """Release those who waited for just what a step computed."""
+        group, sequence = item.sequence.group, item.sequence
+        crossed = [
+            held
+            for held in group.held
+            if item.start < min(group.common(held, sequence), held.n_shareable) <= sequence.n_computed
+        ]
+        for held in reversed(crossed):
+            group.held.remove(held)
+            self._enqueue(held, front=True)
 
     @staticmethod
     def _next_stop(sequence: Sequence) -> int:
-        """Tokens to compute at most: a sequence stops short of its last prompt token while siblings wait.
+        """Tokens to compute at most: a sequence stops where relatives wait to fork from it.
 
-        Otherwise an answer of one token would be over before anybody forked from it.
+        Otherwise an answer of one token would be over before anybody forked.
         """
-        group = sequence.group
-        if sequence.n_computed < group.n_shared and any(s.phase is Phase.HELD for s in group.sequences):
-            return group.n_shared - sequence.n_computed
-        return sequence.n_remaining
-
-    @staticmethod
-    def _donor(group: Group) -> Sequence | None:
-        if not group.n_shared:
-            return None
-        return next((sequence for sequence in group.sequences if sequence.has_prefix), None)
-
-    @staticmethod
-    def _is_building(group: Group) -> bool:
-        """True when a sibling computes the shared prompt and none has it yet."""
-        running = [sequence for sequence in group.sequences if sequence.phase is Phase.RUNNING]
-        return bool(running) and not any(sequence.has_prefix for sequence in running)
+        group, done = sequence.group, sequence.n_computed
+        stops = [min(group.common(held, sequence), held.n_shareable) for held in group.held]
+        return min((stop - done for stop in stops if stop > done), default=sequence.n_remaining)
 
 
 def _tenant(sequence: Sequence) -> str:

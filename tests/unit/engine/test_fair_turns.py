@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.engine.test_scheduler import Bench
 
-from adyton_enclave.engine.sequence import Group, Phase
+from adyton_enclave.engine.choice import ChoiceGroup
+from adyton_enclave.engine.sequence import Phase
 
 
-def _work(bench: Bench, groups: list[Group], steps: int) -> Counter[str]:
+def _work(bench: Bench, groups: list[ChoiceGroup], steps: int) -> Counter[str]:
     """Step while all these tenants have something to do; tokens computed for each."""
     before = Counter(bench.computed)
     last = {group.request.tenant: group for group in groups}.values()

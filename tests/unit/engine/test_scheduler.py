@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adyton_enclave.engine.choice import ChoiceGroup
 from adyton_enclave.engine.doorbell import Doorbell
 from adyton_enclave.engine.generation import Mailbox
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.request import GenerationRequest, Priority, Usage
 from adyton_enclave.engine.scheduler import Scheduler, Work
-from adyton_enclave.engine.sequence import Group, Phase, Sequence
+from adyton_enclave.engine.sequence import Phase, Sequence
 from adyton_protocol.errors import OutOfMemory
 
 
@@ -28,6 +29,9 @@ class CellMap:
         assert not self.cells[target], "a fork goes into an empty sequence"
         assert len(self.cells[source]) >= length, "a fork shares what is there"
         self.cells[target] = self.cells[source][:length]
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        del self.cells[seq_id][length:]
 
     def remove(self, seq_id: int) -> None:
         self.cells.pop(seq_id, None)
@@ -70,7 +74,7 @@ class Bench:
 
     def add(
         self, prompt: int, *, answer: int = 4, n: int = 1, tenant: str = "", priority: Priority = "normal"
-    ) -> Group:
+    ) -> ChoiceGroup:
         loop = asyncio.new_event_loop()
         bell = Doorbell(loop)
         bell.close()
@@ -80,7 +84,7 @@ class Bench:
             priority=priority,
         )  # fmt: skip
         mailbox = Mailbox(bell, Usage(prompt_tokens=prompt, completion_tokens=0))
-        group = Group(request, mailbox, None)
+        group = ChoiceGroup(request, mailbox, None)
         self.scheduler.add(group)
         return group
 
@@ -112,7 +116,7 @@ def test_everything_finishes_and_nothing_leaks(data: st.DataObject) -> None:
         n_batch=data.draw(st.integers(6, 20)),
         prefill=data.draw(st.integers(1, 20)),
     )
-    groups: list[Group] = []
+    groups: list[ChoiceGroup] = []
     for _ in range(data.draw(st.integers(1, 12))):
         match data.draw(st.sampled_from(["add", "add", "step", "cancel"])):
             case "add":
