@@ -18,6 +18,7 @@ from adyton_enclave.engine.logit_edits import LogitEdits
 from adyton_enclave.engine.request import TokenLogprob, TopLogprob
 from adyton_enclave.engine.sampler import Logits, RowLogprobs, draw, logprobs
 from adyton_enclave.engine.sequence import Sequence
+from adyton_protocol.errors import EngineError, InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ class Drawer:
         self._n_vocab = model.n_vocab
         self._plan = _Plan((), self._n_vocab)
 
-    def draw(self, sequences: Seq[Sequence], rows: Logits) -> list[Drawn | None]:
-        """Draw the next token of each sequence; None where the model computed something that is no number.
+    def draw(self, sequences: Seq[Sequence], rows: Logits) -> list[Drawn | EngineError]:
+        """Draw the next token of each sequence, or say why there is none.
 
         Args:
             sequences: Each with all its tokens but the one to draw.
@@ -89,9 +90,11 @@ class Drawer:
             plan = self._plan = _Plan(sequences, self._n_vocab)
         broken = ~np.isfinite(rows.max(axis=1))
         raw = {at: rows[at].copy() for at, _ in plan.detailed if plan.states[at].edits is not None}
+        stuck: set[int] = set()
         for at, edits in plan.edited:
-            if not broken[at]:
-                edits.apply(rows[at])
+            if not broken[at] and not edits.apply(rows[at]):
+                broken[at] = True
+                stuck.add(at)
         if broken.any():
             # Something for the arithmetic to chew on; what is drawn there is thrown away.
             rows[broken] = 0.0
@@ -105,7 +108,8 @@ class Drawer:
             if not broken[at]:
                 edits.accept(token_ids[at])
         return [
-            None if broken[at] else Drawn(token_id, details.get(at)) for at, token_id in enumerate(token_ids)
+            _failure(stuck=at in stuck) if broken[at] else Drawn(token_id, details.get(at))
+            for at, token_id in enumerate(token_ids)
         ]
 
     @staticmethod
@@ -135,6 +139,12 @@ class Drawer:
                 for i, value in zip(row.top_ids, row.top, strict=True)
             ),
         )
+
+
+def _failure(*, stuck: bool) -> EngineError:
+    if stuck:
+        return InvalidRequest("the answer's grammar became too complex to follow", param="response_format")
+    return EngineError("the model computed something that is no number")
 
 
 def _state(sequence: Sequence) -> DrawState:

@@ -270,7 +270,7 @@ class Engine:
         for lane in self._lanes.values():
             lane.close()
         for model in self._models.values():
-            model.llama.close()
+            model.close()
         self._lanes.clear()
         for loop, bell in self._bells.items():
             try:

@@ -156,8 +156,8 @@ class Lane:
         for sequence, drawn in zip(sequences, self._drawer.draw(sequences, rows), strict=True):
             if sequence.phase is not Phase.RUNNING:
                 continue  # Its group failed a moment ago.
-            if drawn is None:
-                self.fail(sequence.group, EngineError("the model computed something that is no number"))
+            if isinstance(drawn, EngineError):
+                self.fail(sequence.group, drawn)
             else:
                 self._accept(sequence, drawn.token_id, drawn.detail)
 

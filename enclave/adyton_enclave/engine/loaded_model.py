@@ -4,7 +4,9 @@
 from collections.abc import Mapping, Sequence
 
 from adyton_enclave.engine.chat_template import ChatTemplate
+from adyton_enclave.engine.grammar import GrammarCompiler
 from adyton_enclave.engine.llama import LlamaModel
+from adyton_enclave.engine.request import Constraint
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError, ContextOverflow, InvalidRequest
@@ -45,6 +47,7 @@ class LoadedModel:
         self.defaults = spec.sampling
         self.identity = _identity(spec, config)
         source = self.llama.chat_template
+        self._grammars = GrammarCompiler(self.llama)
         self._template = None if source is None else ChatTemplate(source, self.llama)
 
     def tokenize(self, text: str, parse_special: bool = False, *, add_special: bool = True) -> list[int]:  # noqa: FBT001, FBT002
@@ -86,6 +89,19 @@ class LoadedModel:
         return self._template.apply(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, options=options
         )
+
+    async def compile_grammar(self, lark: str, *, param: str) -> Constraint:
+        """A constraint for answers of this model; see ``grammar``.
+
+        Raises:
+            InvalidRequest: ``param`` is to blame.
+        """
+        return await self._grammars.compile(lark, param=param)
+
+    def close(self) -> None:
+        """Free everything. No context may be left."""
+        self._grammars.close()
+        self.llama.close()
 
     def _refuse_hopeless(self, characters: int, param: str) -> None:
         """Spare megabytes the tokenizer: a token covers at most so many bytes, and a character has at least one."""

@@ -67,8 +67,8 @@ class LogitEdits:
         """False for the many requests that leave logits alone."""
         return bool(request.logit_bias) or request.constraint is not None or _penalises(request.sampling)
 
-    def apply(self, row: Logits) -> None:
-        """Edit a row of raw logits, shape ``(n_vocab,)``, in place."""
+    def apply(self, row: Logits) -> bool:
+        """Edit a row of raw logits, shape ``(n_vocab,)``, in place; false when the grammar allows no token."""
         if self._bias_ids.size:
             row[self._bias_ids] += self._bias
         if self._seen is not None:
@@ -80,9 +80,14 @@ class LogitEdits:
                 self._answer.counts * np.float32(self._sampling.frequency_penalty)
                 + np.float32(self._sampling.presence_penalty)
             )  # fmt: skip
-        if self._matcher is not None:
-            allowed = np.unpackbits(self._matcher.allowed().view(np.uint8), count=row.size, bitorder="little")
-            row[allowed == 0] = -np.inf
+        if self._matcher is None:
+            return True
+        mask = self._matcher.allowed()
+        if not mask.any():
+            return False
+        allowed = np.unpackbits(mask.view(np.uint8), count=row.size, bitorder="little")
+        row[allowed == 0] = -np.inf
+        return True
 
     def accept(self, token_id: int) -> None:
         """Move past a token that was drawn."""

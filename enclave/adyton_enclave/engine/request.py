@@ -30,7 +30,10 @@ class Matcher(Protocol):
     """Where one choice stands in a grammar."""
 
     def allowed(self) -> TokenMask:
-        """The tokens that may follow; at least one, the end of text included where the grammar can end."""
+        """The tokens that may follow, the end of text included where the grammar can end.
+
+        None at all when the grammar can no longer be followed: the choice has to end in an error.
+        """
         ...
 
     def accept(self, token_id: int) -> None:
