@@ -77,6 +77,10 @@ measured-files:  ## Rewrite the list of measured modules after adding or removin
 	   { cd enclave && find adyton_enclave -name '*.py' ! -path adyton_enclave/simulation.py; \
 	     cd ../protocol && find adyton_protocol -name '*.py'; } | LC_ALL=C sort; } > manifests/measured-files.txt
 
+.PHONY: openapi
+openapi: setup  ## Rewrite docs/openapi.json after changing the API.
+	@$(BIN)/python docs/generators/openapi_document.py
+
 .PHONY: pins
 pins: setup  ## Resolve and hash the dependencies anew after changing pyproject.toml.
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --no-header \

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from appliance import Appliance, running
+from tiny_appliance import running_tiny
 
 # Timing is not a property under test: shared machines stall, and a deadline would only make tests flaky.
 settings.register_profile("adyton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,4 +45,11 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 def own_appliance(tmp_path: Path) -> Iterator[Appliance]:
     """An appliance of the test's own, to kill or to misconfigure."""
     with running(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def tiny_appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """The real appliance in simulation with a tiny model of random weights, whose answers take milliseconds."""
+    with running_tiny(tmp_path_factory.mktemp("tiny")) as started:
         yield started

@@ -96,4 +96,4 @@ class Api:
 
 def _require(request: InnerRequest, method: str) -> None:
     if request.method != method:
-        raise WrongMethod(f"this path takes {method} only")
+        raise WrongMethod(method)

@@ -35,11 +35,19 @@ class NoSuchRoute(EngineError):
 
 
 class WrongMethod(EngineError):
-    """The path exists for other methods only."""
+    """The path exists for another method only.
+
+    Attributes:
+        allow: That method, which RFC 9110 section 15.5.6 wants to see in the answer.
+    """
 
     code = "method-not-allowed"
     fault = "caller"
     status: ClassVar[int] = 405
+
+    def __init__(self, allow: str) -> None:
+        super().__init__(f"this path takes {allow} only")
+        self.allow = allow
 
 
 class WrongMediaType(EngineError):
@@ -74,6 +82,8 @@ def error_headers(error: EngineError) -> tuple[tuple[str, str], ...]:
     headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
     if isinstance(error, QueueFull):
         headers += (("retry-after", str(max(1, round(error.retry_after_s)))),)
+    if isinstance(error, WrongMethod):
+        headers += (("allow", error.allow),)
     return headers
 
 

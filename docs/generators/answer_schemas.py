@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON Schemas of what the API answers with; the suite holds every answer against them."""
+
+from typing import Final
+
+from schema_words import Schema, answered, array, one_of, ref
+
+_STRING: Final[Schema] = {"type": "string"}
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_TIME: Final[Schema] = {"type": "integer", "minimum": 0, "description": "Unix time in seconds."}
+_LOGPROB: Final[Schema] = {"type": "number", "maximum": 0}
+_DIGEST: Final[Schema] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
+_FINGERPRINT: Final[Schema] = {"type": "string", "pattern": "^fp_[0-9a-f]{12}$"}
+_FINISH: Final = ("stop", "length")
+_NULL: Final[Schema] = {"type": "null"}
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {"anyOf": [schema, _NULL]}
+
+
+def answer_schemas() -> dict[str, Schema]:
+    """Components by name."""
+    return {**_shared(), **_chat(), **_completion(), **_models(), **_receipt()}
+
+
+def _shared() -> dict[str, Schema]:
+    return {
+        "Error": answered(
+            {
+                "error": answered(
+                    {
+                        "message": _STRING,
+                        "type": one_of("invalid_request_error", "rate_limit_error", "server_error"),
+                        "param": {"type": ["string", "null"], "description": "The field at fault."},
+                        "code": {
+                            "type": ["string", "null"],
+                            "description": "Stable; see the table of errors.",
+                        },
+                    }
+                )
+            }
+        ),
+        "Usage": answered({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}),
+        "TokenLogprob": answered(
+            {
+                "token": _STRING,
+                "bytes": array({"type": "integer", "minimum": 0, "maximum": 255}),
+                "logprob": _LOGPROB,
+            }
+        ),
+        "ChosenLogprob": answered(
+            {
+                "token": _STRING,
+                "bytes": array({"type": "integer", "minimum": 0, "maximum": 255}),
+                "logprob": _LOGPROB,
+                "top_logprobs": array(ref("TokenLogprob")),
+            }
+        ),
+        "ChatLogprobs": answered({"content": array(ref("ChosenLogprob")), "refusal": _NULL}),
+    }
+
+
+def _chat() -> dict[str, Schema]:
+    head: dict[str, Schema] = {
+        "id": {"type": "string", "pattern": "^chatcmpl-[0-9a-f]+$"},
+        "created": _TIME,
+        "model": _STRING,
+        "system_fingerprint": _FINGERPRINT,
+    }
+    message = answered({"role": one_of("assistant"), "content": _STRING, "refusal": _NULL})
+    delta = answered({"role": one_of("assistant"), "content": _STRING}, optional=("role", "content"))
+    choice: dict[str, Schema] = {
+        "index": _COUNT,
+        "logprobs": _nullable(ref("ChatLogprobs")),
+        "finish_reason": one_of(*_FINISH),
+    }
+    return {
+        "ChatCompletion": answered(
+            {
+                **head,
+                "object": one_of("chat.completion"),
+                "choices": array(answered({**choice, "message": message}), low=1),
+                "usage": ref("Usage"),
+            }
+        ),
+        "ChatCompletionChunk": answered(
+            {
+                **head,
+                "object": one_of("chat.completion.chunk"),
+                "choices": array(
+                    answered({**choice, "delta": delta, "finish_reason": one_of(*_FINISH, None)}), high=1
+                ),
+                "usage": _nullable(ref("Usage")),
+            },
+            optional=("usage",),
+        ),
+    }
+
+
+def _completion() -> dict[str, Schema]:
+    logprobs = answered(
+        {
+            "tokens": array(_STRING),
+            "token_logprobs": array(_LOGPROB),
+            "top_logprobs": array({"type": "object", "additionalProperties": _LOGPROB}),
+            "text_offset": array(_COUNT),
+        }
+    )
+    choice: dict[str, Schema] = {
+        "index": _COUNT,
+        "text": _STRING,
+        "logprobs": _nullable(logprobs),
+        "finish_reason": one_of(*_FINISH, None),
+    }
+    return {
+        "Completion": answered(
+            {
+                "id": {"type": "string", "pattern": "^cmpl-[0-9a-f]+$"},
+                "object": one_of("text_completion"),
+                "created": _TIME,
+                "model": _STRING,
+                "system_fingerprint": _FINGERPRINT,
+                "choices": array(answered(choice)),
+                "usage": _nullable(ref("Usage")),
+            },
+            optional=("usage",),
+        )
+    }
+
+
+def _models() -> dict[str, Schema]:
+    return {
+        "Model": answered(
+            {
+                "id": _STRING,
+                "object": one_of("model"),
+                "created": _TIME,
+                "owned_by": one_of("adyton"),
+                "identity": {**_DIGEST, "description": "Digest of everything that can change an answer."},
+                "n_ctx": {"type": "integer", "minimum": 1, "description": "Tokens of prompt and answer."},
+                "license": _STRING,
+            }
+        ),
+        "ModelList": answered({"object": one_of("list"), "data": array(ref("Model"))}),
+    }
+
+
+def _receipt() -> dict[str, Schema]:
+    return {
+        "Receipt": {
+            "type": "object",
+            "description": "A signed event log (aci/1); docs/protocol.md has every member.",
+            "required": ["receipt_id", "event_log", "signature"],
+        }
+    }

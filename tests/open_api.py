@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The enclave's API over its real engine, in the test's own process and without seals, as an httpx transport."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from tiny_gguf import make_tiny_gguf
+
+from adyton_enclave.api.app import Api
+from adyton_enclave.config import parse_configuration
+from adyton_enclave.exchange import INNER_HEADERS, ExchangeFacts, InnerRequest
+from adyton_enclave.keys import ReceiptSigner
+from adyton_enclave.server import Surroundings, make_api, make_engine
+from adyton_protocol.digests import sha256_hex
+from tiny_appliance import TINY, TINY_MAX_TOKENS, TINY_N_CTX
+
+INNER_URL = "https://adyton.invalid"
+
+
+class OpenTransport(httpx.BaseTransport):
+    """Hands each request to the API as the gateway does once it has opened one."""
+
+    def __init__(self, api: Api, runner: asyncio.Runner) -> None:
+        self._api = api
+        self._runner = runner
+        self._signer = ReceiptSigner()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request."""
+        return self._runner.run(self._answer(request))
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        inner = InnerRequest(
+            method=request.method,
+            path=request.url.raw_path.decode("ascii"),
+            headers={name: value for name, value in request.headers.items() if name in INNER_HEADERS},
+            body=request.read(),
+        )
+        facts = ExchangeFacts(
+            enc=os.urandom(32),
+            receipt_secret=os.urandom(32),
+            keyset_digest=sha256_hex(b"no keyset"),
+            signer=self._signer,
+            accepted_at=1_800_000_000,
+        )
+        answer = await self._api(inner, facts)
+        body = answer.body
+        if not isinstance(body, bytes):
+            body = b"".join([events async for events in body])
+        return httpx.Response(answer.status, headers=list(answer.headers), stream=httpx.ByteStream(body))
+
+
+@contextlib.contextmanager
+def open_api(directory: Path) -> Iterator[httpx.Client]:
+    """Run the engine with the tiny model until the block ends."""
+    model = make_tiny_gguf(directory / "tiny.gguf", n_ctx=TINY_N_CTX)
+    configuration = parse_configuration(
+        f"""version = 1
+attester = "gramine"
+[[model]]
+name = "{TINY}"
+path = "{model.path}"
+sha256 = "{model.sha256}"
+n_ctx = {TINY_N_CTX}
+[model.sampling]
+max_tokens = {TINY_MAX_TOKENS}
+""".encode()
+    )
+    surroundings = Surroundings(monotonic=time.monotonic, wall_s=lambda: 1_800_000_000, entropy=os.urandom)
+    engine = make_engine(configuration)
+    engine.start()
+    try:
+        with asyncio.Runner() as runner:
+            transport = OpenTransport(make_api(configuration, engine, surroundings), runner)
+            with httpx.Client(transport=transport, base_url=INNER_URL) as http:
+                yield http
+    finally:
+        engine.stop()
