@@ -23,6 +23,7 @@
     └── EngineError                   the enclave cannot serve this request
         ├── InvalidRequest            param names the field
         ├── UnknownModel
+        ├── UnsuitableModel           it exists, but does not answer, or does not embed
         ├── ContextOverflow           prompt and answer cannot fit
         ├── QueueFull                 retry_after_s says when
         ├── OutOfMemory
@@ -220,6 +221,14 @@ class UnknownModel(EngineError):
     code = "model-not-found"
     fault: ClassVar[Fault] = "caller"
     status = 404
+
+
+class UnsuitableModel(EngineError):
+    """The model exists, but the operator does not let it do this: answer, or make embeddings."""
+
+    code = "model-unsuitable"
+    fault: ClassVar[Fault] = "caller"
+    status = 400
 
 
 class ContextOverflow(EngineError):

@@ -4,6 +4,7 @@
 ``Engine`` is the way in. Everything else that callers need is a plain value.
 """
 
+from adyton_enclave.engine.embedder import EmbeddingRequest, Embeddings
 from adyton_enclave.engine.engine import Engine
 from adyton_enclave.engine.generation import Generation
 from adyton_enclave.engine.lane import LaneStatus
@@ -28,6 +29,8 @@ from adyton_enclave.engine.settings import EngineConfig, KvType, ModelSpec
 
 __all__ = [
     "Constraint",
+    "EmbeddingRequest",
+    "Embeddings",
     "Engine",
     "EngineConfig",
     "Event",

@@ -18,6 +18,13 @@ from typing import Final, Self
 
 from adyton_enclave.engine.choice import ChoiceGroup
 from adyton_enclave.engine.doorbell import Doorbell
+from adyton_enclave.engine.embedder import (
+    Embedder,
+    EmbeddingRequest,
+    Embeddings,
+    EmbeddingTask,
+    check_inputs,
+)
 from adyton_enclave.engine.generation import Generation, Mailbox
 from adyton_enclave.engine.lane import Lane, LaneStatus
 from adyton_enclave.engine.loaded_model import LoadedModel
@@ -33,6 +40,7 @@ from adyton_protocol.errors import (
     LocalProtocolError,
     QueueFull,
     UnknownModel,
+    UnsuitableModel,
 )
 
 _log: Final = logging.getLogger(__name__)
@@ -60,9 +68,12 @@ class Engine:
         self._clock = clock
         self._models: dict[str, LoadedModel] = {}
         self._lanes: dict[str, Lane] = {}
+        self._embedders: dict[str, Embedder] = {}
         self._wake = threading.Condition()
         self._inbox: list[Group] = []
         self._queued: dict[str, int] = {}
+        self._embedding_inbox: list[EmbeddingTask] = []
+        self._embedding: dict[str, list[EmbeddingTask]] = {}
         self._notified = False
         self._stopping = False
         self._failed = False
@@ -104,10 +115,16 @@ class Engine:
         try:
             for spec in self._specs:
                 model = self._models[spec.name] = LoadedModel(spec, self._config)
-                lane = self._lanes[spec.name] = Lane(model.llama, self._config)
-                pool.attach(lane.context)
-                self._statuses[spec.name] = lane.status
-                self._queued[spec.name] = 0
+                if spec.generates:
+                    lane = self._lanes[spec.name] = Lane(model.llama, self._config)
+                    pool.attach(lane.context)
+                    self._statuses[spec.name] = lane.status
+                    self._queued[spec.name] = 0
+                if spec.embeddings:
+                    embedder = Embedder(model.llama, self._config, spec.n_ctx, self._clock)
+                    self._embedders[spec.name] = embedder
+                    self._embedding[spec.name] = []
+                    pool.attach(embedder.context)
         except BaseException:
             self._free()
             raise
@@ -133,16 +150,15 @@ class Engine:
 
         Raises:
             UnknownModel: No such model.
+            UnsuitableModel: It only makes embeddings.
             InvalidRequest: Token ids outside the vocabulary, or a prefix of a choice that cannot be.
             ContextOverflow: Prompt and answer cannot fit; no work was done.
             QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
             EngineStopped: The engine is not running.
         """
-        model = self._models.get(request.model)
-        if model is None:
-            if not self.running:
-                raise EngineStopped("the engine is not running")
-            raise UnknownModel("no model of this name is loaded", param="model")
+        model = self._find(request.model)
+        if not model.generates:
+            raise UnsuitableModel("this model only makes embeddings", param="model")
         self._check(request, model)
         loop = asyncio.get_running_loop()
         usage = Usage(prompt_tokens=len(request.prompt_token_ids), completion_tokens=0)
@@ -157,6 +173,53 @@ class Engine:
             self._inbox.append(ChoiceGroup(request, mailbox, deadline_s))
             self._wake.notify()
         return Generation(request, mailbox, self._notify)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Turn texts into vectors. Cancelling the caller stops the work within one step.
+
+        Raises:
+            UnknownModel: No such model.
+            UnsuitableModel: It makes no embeddings.
+            InvalidRequest: Token ids outside the vocabulary.
+            ContextOverflow: An input cannot fit; no work was done.
+            QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
+            Cancelled: The request's time limit passed.
+            EngineStopped: The engine is not running.
+        """
+        model = self._find(request.model)
+        if not model.embedding_width:
+            raise UnsuitableModel("this model makes no embeddings", param="model")
+        check_inputs(request.inputs, n_vocab=model.n_vocab, n_ctx=model.n_ctx)
+        deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
+        task = EmbeddingTask(request, deadline_s)
+        with self._wake:
+            if not self.running:
+                raise EngineStopped("the engine is not running")
+            tasks = self._embedding[request.model]
+            if len(tasks) > self._config.max_queue:
+                waiting = sum(other.request.n_tokens for other in tasks)
+                retry_after_s = self._embedders[request.model].retry_after_s(waiting)
+                raise QueueFull("too many requests wait", retry_after_s=retry_after_s)
+            tasks.append(task)
+            self._embedding_inbox.append(task)
+            self._wake.notify()
+        try:
+            return await task.wait()
+        except asyncio.CancelledError:
+            task.cancelled = True
+            self._notify()
+            raise
+        finally:
+            with self._wake:
+                tasks.remove(task)
+
+    def _find(self, name: str) -> LoadedModel:
+        model = self._models.get(name)
+        if model is None:
+            if not self.running:
+                raise EngineStopped("the engine is not running")
+            raise UnknownModel("no model of this name is loaded", param="model")
+        return model
 
     def _check(self, request: GenerationRequest, model: LoadedModel) -> None:
         if not all(0 <= token_id < model.n_vocab for token_id in request.prompt_token_ids):
@@ -202,24 +265,32 @@ class Engine:
 
     def _take_in(self) -> bool:
         """Wait for something to do and take new requests in; False when it is time to stop."""
-        busy = any(lane.busy for lane in self._lanes.values())
+        lanes: list[Lane | Embedder] = [*self._lanes.values(), *self._embedders.values()]
+        busy = any(lane.busy for lane in lanes)
         with self._wake:
-            while not (self._inbox or self._notified or self._stopping or busy):
-                dirty = [lane for lane in self._lanes.values() if lane.needs_scrub]
+            while not (self._inbox or self._embedding_inbox or self._notified or self._stopping or busy):
+                dirty = [lane for lane in lanes if lane.needs_scrub]
                 if not self._wake.wait(self._config.scrub_after_s if dirty else None):
                     for lane in dirty:
                         lane.scrub()
             arrived, self._inbox = self._inbox, []
+            to_embed, self._embedding_inbox = self._embedding_inbox, []
             self._notified = False
             stopping = self._stopping
         for group in arrived:
             self._lanes[group.request.model].add(group)
+        for task in to_embed:
+            self._embedders[task.request.model].add(task)
         return not stopping
 
     def _step(self) -> None:
         now_s = self._clock()
         touched: list[Group] = []
         finished = 0
+        # First, because what the lanes draw is delivered at the end.
+        for embedder in self._embedders.values():
+            embedder.sweep(now_s)
+            embedder.step()
         for name, lane in self._lanes.items():
             lane.sweep(now_s)
             touched += lane.step()
@@ -260,18 +331,26 @@ class Engine:
         with self._wake:
             self._stopping = True
             left, self._inbox = self._inbox, []
+            unembedded, self._embedding_inbox = self._embedding_inbox, []
         for group in left:
             group.mailbox.close(EngineStopped(why))
         for lane in self._lanes.values():
             left += lane.fail_all(lambda: EngineStopped(why))
+        for task in unembedded:
+            task.fail(EngineStopped(why))
+        for embedder in self._embedders.values():
+            embedder.fail_all(lambda: EngineStopped(why))
         self._deliver(left)
 
     def _free(self) -> None:
         for lane in self._lanes.values():
             lane.close()
+        for embedder in self._embedders.values():
+            embedder.close()
         for model in self._models.values():
             model.close()
         self._lanes.clear()
+        self._embedders.clear()
         for loop, bell in self._bells.items():
             try:
                 loop.call_soon_threadsafe(bell.close)

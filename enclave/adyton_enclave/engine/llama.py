@@ -33,7 +33,7 @@ def _discard(_level: int, _text: bytes, _user_data: int | None) -> None:
 # The callback must outlive every call into the library, so it lives at module level.
 _lib.llama_log_set(_discard, ctypes.c_void_p(0))
 
-_KV_TYPES: Final[dict[KvType, int]] = {
+KV_TYPES: Final[dict[KvType, int]] = {
     "f16": _lib.GGML_TYPE_F16,
     "q8_0": _lib.GGML_TYPE_Q8_0,
     "q4_0": _lib.GGML_TYPE_Q4_0,
@@ -67,6 +67,7 @@ class LlamaModel:
             raise ConfigError("llama.cpp cannot load the model file")
         self._vocab: Any = _lib.llama_model_get_vocab(self._model)
         self.n_vocab = int(_lib.llama_vocab_n_tokens(self._vocab))
+        self.width = int(_lib.llama_model_n_embd_out(self._model))
         self.n_ctx_train = int(_lib.llama_model_n_ctx_train(self._model))
         self.add_bos = bool(_lib.llama_vocab_get_add_bos(self._vocab))
         self.bos = int(_lib.llama_vocab_bos(self._vocab))
@@ -93,6 +94,13 @@ class LlamaModel:
                 if text:
                     tokens[text] = token_id
         return tokens
+
+    def metadata(self, key: str) -> str | None:
+        """A scalar of the GGUF's header in llama.cpp's spelling, if it is there; at most 255 bytes of it."""
+        buffer = ctypes.create_string_buffer(256)
+        if int(_lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))) < 0:
+            return None
+        return buffer.value.decode("utf-8", "replace")
 
     @cached_property
     def chat_template(self) -> str | None:
@@ -211,8 +219,8 @@ class LlamaContext:
             if config.flash_attention
             else _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
-        params.type_k = _KV_TYPES[config.kv_type_k]
-        params.type_v = _KV_TYPES[config.kv_type_v]
+        params.type_k = KV_TYPES[config.kv_type_k]
+        params.type_v = KV_TYPES[config.kv_type_v]
         params.kv_unified = True
         params.offload_kqv = False
         params.op_offload = False

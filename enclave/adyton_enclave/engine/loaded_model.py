@@ -22,6 +22,8 @@ class LoadedModel:
             chat template, quantisation), context length, KV types and sampling defaults.
         n_ctx: Most tokens of prompt and answer together.
         n_vocab: Size of the vocabulary.
+        generates: Whether it answers.
+        embedding_width: Length of its vectors; 0 when it makes none.
         defaults: Sampling for requests that leave it out.
     """
 
@@ -32,7 +34,8 @@ class LoadedModel:
             ConfigError: See :class:`LlamaModel`; or ``n_ctx`` exceeds what the model or the KV cache can do.
         """
         self.llama = LlamaModel(spec.path, spec.sha256)
-        if not 1 < spec.n_ctx <= min(self.llama.n_ctx_train, config.n_ctx_total):
+        limit = min(self.llama.n_ctx_train, config.n_ctx_total) if spec.generates else self.llama.n_ctx_train
+        if not 1 < spec.n_ctx <= limit:
             self.llama.close()
             raise ConfigError(
                 f"model {spec.name!r}: n_ctx must lie between 2 and the smaller of the model's "
@@ -44,6 +47,8 @@ class LoadedModel:
         self.name = spec.name
         self.n_ctx = spec.n_ctx
         self.n_vocab = self.llama.n_vocab
+        self.generates = spec.generates
+        self.embedding_width = self.llama.width if spec.embeddings else 0
         self.defaults = spec.sampling
         self.identity = _identity(spec, config)
         source = self.llama.chat_template

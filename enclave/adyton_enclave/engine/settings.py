@@ -89,6 +89,8 @@ class ModelSpec:
         path: A GGUF file. The host may swap it at will; only ``sha256`` is trusted.
         sha256: Expected digest of the whole file: 64 lower-case hex digits, with or without ``sha256:``.
         n_ctx: Most tokens of prompt and answer together, per sequence.
+        generates: Give it a KV cache and let it answer.
+        embeddings: Give it a second, small context and let it make vectors.
         sampling: Defaults for what a request leaves out; part of the model identity.
     """
 
@@ -96,4 +98,6 @@ class ModelSpec:
     path: str
     sha256: str
     n_ctx: int
+    generates: bool = True
+    embeddings: bool = False
     sampling: SamplingParams = field(default_factory=SamplingParams)

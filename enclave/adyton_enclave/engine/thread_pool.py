@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from llama_cpp import llama_cpp as _bindings
 
+from adyton_enclave.engine.embedding_context import EmbeddingContext
 from adyton_enclave.engine.llama import LlamaContext
 from adyton_protocol.errors import ConfigError
 
@@ -62,7 +63,7 @@ class ThreadPool:
         if not self._pool:
             raise ConfigError("the compute threads could not be started")
 
-    def attach(self, context: LlamaContext) -> None:
+    def attach(self, context: LlamaContext | EmbeddingContext) -> None:
         """Let a context compute with these threads."""
         self._library.llama_attach_threadpool(context.handle, self._pool, self._pool)
 

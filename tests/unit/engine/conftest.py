@@ -27,9 +27,23 @@ def start() -> Iterator[Callable[..., Engine]]:
     """Make engines of one model, named ``tiny``."""
     engines: list[Engine] = []
 
-    def make(model: TinyModel, *, n_ctx: int = 512, **settings: object) -> Engine:
+    def make(
+        model: TinyModel,
+        *,
+        n_ctx: int = 512,
+        generates: bool = True,
+        embeddings: bool = False,
+        **settings: object,
+    ) -> Engine:
         config = EngineConfig(**{"threads": 1, "n_ctx_total": 2048, "max_sequences": 16, **settings})  # type: ignore[arg-type]
-        spec = ModelSpec(name="tiny", path=str(model.path), sha256=model.sha256, n_ctx=n_ctx)
+        spec = ModelSpec(
+            name="tiny",
+            path=str(model.path),
+            sha256=model.sha256,
+            n_ctx=n_ctx,
+            generates=generates,
+            embeddings=embeddings,
+        )
         engine = Engine(config, [spec])
         engines.append(engine)
         return engine.start()

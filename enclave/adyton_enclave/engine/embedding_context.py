@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The edge to llama.cpp for embeddings: a context of its own over weights that are loaded already.
+
+llama.cpp gives the hidden state of every token, and pooling is done by us: its own pooling wants a whole text in one
+micro-batch, so that a long text would hold up everybody else. Models without a KV cache (encoders such as BERT) and
+models that attend in both directions leave no choice; a text goes through them in one piece.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import llama_cpp as _bindings
+
+from adyton_enclave.engine.llama import KV_TYPES, LlamaBatch, LlamaModel
+from adyton_enclave.engine.settings import EngineConfig
+from adyton_protocol.errors import ConfigError, EngineStopped
+
+Rows = npt.NDArray[np.float32]
+"""Hidden states, shape ``(n_tokens, width)``."""
+
+Pooling = Literal["mean", "cls", "last"]
+
+STEP_TOKENS: Final = 128
+"""Most tokens in a step, unless a model takes a longer text in one piece. llama.cpp computes (and keeps room for) the
+logits of each of them, although nobody asks for them, so that more would cost memory and win no speed."""
+MAX_TEXTS: Final = 32
+"""Most texts in a step."""
+
+_lib: Any = _bindings
+_POOLING: Final[dict[int, Pooling]] = {
+    _lib.LLAMA_POOLING_TYPE_NONE: "mean",
+    _lib.LLAMA_POOLING_TYPE_MEAN: "mean",
+    _lib.LLAMA_POOLING_TYPE_CLS: "cls",
+    _lib.LLAMA_POOLING_TYPE_LAST: "last",
+}
+
+
+def pooling_of(model: LlamaModel) -> Pooling:
+    """How one vector is made of a text's hidden states: as the GGUF says, else their mean.
+
+    Raises:
+        ConfigError: The model ranks texts instead of embedding them, or pools in a way that we do not know.
+    """
+    text = model.metadata(f"{model.metadata('general.architecture')}.pooling_type")
+    if text is None:
+        return "mean"
+    pooling = _POOLING.get(int(text)) if text.isdecimal() else None
+    if pooling is None:
+        raise ConfigError("the model's pooling_type does not make embeddings")
+    return pooling
+
+
+class EmbeddingContext:
+    """Computes hidden states. Owned by the loop thread.
+
+    Attributes:
+        n_batch: Most tokens in one step.
+        whole: True when a text must be computed in one step.
+        width: Length of a vector.
+    """
+
+    def __init__(self, model: LlamaModel, config: EngineConfig, n_ctx: int) -> None:
+        """Allocate the context.
+
+        Raises:
+            ConfigError: llama.cpp refuses these sizes, or the model decodes what it has encoded.
+        """
+        if _lib.llama_model_has_encoder(model.handle) and _lib.llama_model_has_decoder(model.handle):
+            raise ConfigError("a model of encoder and decoder makes no embeddings")
+        self.width = model.width
+        step_tokens = min(STEP_TOKENS, config.n_batch)
+        self._context: Any = self._new(model, config, n_ctx, step_tokens)
+        self._memory: Any = _lib.llama_get_memory(self._context)
+        self.whole = not self._memory or not _lib.llama_get_causal_attn(self._context)
+        if self.whole:
+            self.close()
+            self._context = self._new(model, config, n_ctx, max(n_ctx, step_tokens))
+            self._memory = _lib.llama_get_memory(self._context)
+        self.n_batch = int(_lib.llama_n_ubatch(self._context))
+        self._batch = LlamaBatch(self.n_batch)
+
+    @staticmethod
+    def _new(model: LlamaModel, config: EngineConfig, n_ctx: int, n_batch: int) -> Any:
+        params = _lib.llama_context_default_params()
+        params.n_ctx = max(n_ctx, n_batch)
+        params.n_batch = n_batch
+        params.n_ubatch = n_batch
+        params.n_seq_max = min(MAX_TEXTS, n_batch)
+        params.n_threads = config.compute_threads
+        params.n_threads_batch = config.compute_threads
+        params.embeddings = True
+        params.pooling_type = _lib.LLAMA_POOLING_TYPE_NONE
+        params.flash_attn_type = (
+            _lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if config.flash_attention
+            else _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        params.type_k = KV_TYPES[config.kv_type_k]
+        params.type_v = KV_TYPES[config.kv_type_v]
+        params.kv_unified = True
+        params.offload_kqv = False
+        params.op_offload = False
+        params.no_perf = True
+        context = _lib.llama_init_from_model(model.handle, params)
+        if not context:
+            raise ConfigError("llama.cpp cannot make a context for embeddings of these sizes")
+        return context
+
+    @property
+    def handle(self) -> Any:
+        """``llama_context *``."""
+        return self._context
+
+    @property
+    def max_texts(self) -> int:
+        """Most texts in one step."""
+        return int(_lib.llama_n_seq_max(self._context))
+
+    def compute(self, texts: Sequence[tuple[Sequence[int], int]]) -> Rows:
+        """Compute pieces of texts, the text at index ``i`` as sequence ``i``.
+
+        Args:
+            texts: Token ids of each piece and the position of its first token, at most ``n_batch`` tokens together.
+
+        Returns:
+            The hidden state of every token, in order: a view of llama.cpp's buffer, valid until the next call.
+
+        Raises:
+            EngineStopped: The context is unusable.
+        """
+        batch = self._batch
+        batch.clear()
+        for seq_id, (token_ids, start) in enumerate(texts):
+            batch.add(token_ids, start, seq_id, wants_logits=True)
+        # All tokens are outputs: that is what ``embeddings`` in the context's parameters means.
+        batch.struct.n_tokens = batch.n_tokens
+        status = int(_lib.llama_decode(self._context, batch.struct))
+        if status != 0:
+            raise EngineStopped(f"llama_decode failed with status {status}")
+        return self.last_rows()
+
+    def last_rows(self) -> Rows:
+        """What the last call of :meth:`compute` returned, as it is now."""
+        pointer = _lib.llama_get_embeddings(self._context)
+        if not pointer:
+            raise EngineStopped("llama.cpp has no embeddings")
+        n_tokens = self._batch.n_tokens
+        rows: Rows = np.ctypeslib.as_array(pointer, (n_tokens * self.width,))
+        return rows.reshape(n_tokens, self.width)
+
+    def forget(self) -> None:
+        """Empty the KV cache. The next text starts at its first cell, and so gets the numbers that it gets alone."""
+        if self._memory:
+            _lib.llama_memory_clear(self._memory, False)
+
+    def scrub(self) -> None:
+        """Empty the KV cache and overwrite its buffers with zeros."""
+        if self._memory:
+            _lib.llama_memory_clear(self._memory, True)
+
+    def length(self, seq_id: int) -> int:
+        """Cells of a sequence, by llama.cpp's own count."""
+        return int(_lib.llama_memory_seq_pos_max(self._memory, seq_id)) + 1 if self._memory else 0
+
+    def close(self) -> None:
+        """Free the context. Idempotent."""
+        if self._context:
+            _lib.llama_free(self._context)
+            self._context = None
