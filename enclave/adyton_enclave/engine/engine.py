@@ -116,7 +116,7 @@ class Engine:
             for spec in self._specs:
                 model = self._models[spec.name] = LoadedModel(spec, self._config)
                 if spec.generates:
-                    lane = self._lanes[spec.name] = Lane(model.llama, self._config)
+                    lane = self._lanes[spec.name] = Lane(model.llama, self._config, clock=self._clock)
                     pool.attach(lane.context)
                     self._statuses[spec.name] = lane.status
                     self._queued[spec.name] = 0

@@ -31,7 +31,7 @@ class EngineConfig:
         n_batch: Most tokens in one step.
         n_ubatch: Most tokens that llama.cpp computes at once.
         prefill_tokens: Most prompt tokens in a step that also decodes, which bounds how long a long prompt
-            holds up running streams; 0 means ``n_ubatch``.
+            holds up running streams; 0 means as many as measured times allow (``prefill_share``).
         max_sequences: Most sequences of one model in the KV cache at once, up to ``MAX_SEQUENCES``.
         max_queue: Most requests of one model that wait for their first step.
         kv_type_k: Type of cached keys.
@@ -73,11 +73,6 @@ class EngineConfig:
         if self.threads:
             return self.threads
         return max(1, len(os.sched_getaffinity(0)) - 1)
-
-    @property
-    def prefill_limit_tokens(self) -> int:
-        """Prompt tokens per mixed step after resolving 0."""
-        return self.prefill_tokens or self.n_ubatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
