@@ -60,18 +60,12 @@ class Lane:
         )
         self._groups: dict[int, Group] = {}
         self._touched: dict[int, Group] = {}
-        self._dirty = False
         self._finished = 0
 
     @property
     def busy(self) -> bool:
         """True while a step would do something."""
         return self._scheduler.busy
-
-    @property
-    def needs_scrub(self) -> bool:
-        """True when nobody holds cells but the KV buffers still hold numbers of the past."""
-        return self._dirty and not self.busy and not self.budget.used
 
     @property
     def status(self) -> LaneStatus:
@@ -107,7 +101,6 @@ class Lane:
             else:
                 decoding = sum(item.count == 1 for item in work)
                 self._share.observe(decoding, count - decoding, self._clock() - started_s)
-                self._dirty = True
                 self._cache.placed(count)
                 self._scheduler.advance(work)
                 self._draw([item.sequence for item in work if item.wants_logits], rows)
@@ -137,14 +130,13 @@ class Lane:
             group.mailbox.close(make_error())
         return groups
 
-    def scrub(self) -> None:
-        """Overwrite the KV buffers. Only when idle."""
-        self._cache.reset()
-        self.context.scrub()
-        self._dirty = False
+    def erase(self) -> None:
+        """Overwrite the cells of whatever ended in the last step."""
+        self._cache.erase()
 
     def close(self) -> None:
-        """Free the context."""
+        """Free the context, and leave nothing of what still ran."""
+        self.context.scrub()
         self.context.close()
 
     def _plan(self) -> list[Work]:

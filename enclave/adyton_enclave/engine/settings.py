@@ -16,8 +16,8 @@ CPU backend takes three different paths through attention, depending on how many
 how many there are, and their results differ in the last bits. (f32 is not offered: ggml casts it to f16.)
 """
 
-MAX_SEQUENCES = 255
-"""llama.cpp allows 256, and one keeps the cells in order."""
+MAX_SEQUENCES = 254
+"""llama.cpp allows 256; one keeps the cells in order, and one clears them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,8 @@ class EngineConfig:
         kv_type_k: Type of cached keys.
         kv_type_v: Type of cached values.
         flash_attention: On in the batch-invariant profile.
-        scrub_after_s: Idle seconds after which the KV buffers are overwritten with zeros.
+        scrub_after_s: Idle seconds after which the KV buffers of embeddings are overwritten with zeros. Generation
+            clears its cells at once.
     """
 
     threads: int = 0
