@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,12 @@ class Appliance:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *options: str) -> Iterator[Appliance]:
-    """Run ``adyton-host up --simulate`` on a free port until the block ends."""
+def running(
+    directory: Path, *options: str, program: Sequence[str] = (str(BIN / "adyton-host"),)
+) -> Iterator[Appliance]:
+    """Run ``adyton-host up --simulate``, or ``program`` in its place, on a free port until the block ends."""
     command = [
-        str(BIN / "adyton-host"), "up", "--simulate", "--port", "0", "--json",
+        *program, "up", "--simulate", "--port", "0", "--json",
         "--state", str(directory / "state"), "--simulation-dir", str(directory / "simulation"), *options,
     ]  # fmt: skip
     log_path = directory / "host.stderr"
