@@ -71,6 +71,11 @@ foreign:  ## Install the npm packages of the foreign OHTTP client that the suite
 bench: setup  ## Measure sealed against unsealed; writes JSON and a plot to bench/results/.
 	@$(BIN)/python bench/sealing.py
 
+.PHONY: bench-engine
+bench-engine: setup  ## Measure the engine against llama-server (built from source, once); about 25 minutes.
+	@$(BIN)/python bench/engine.py
+
+
 .PHONY: measured-files
 measured-files:  ## Rewrite the list of measured modules after adding or removing one.
 	@{ echo "# Modules that are measured: the enclave without its simulator, and the protocol."; \

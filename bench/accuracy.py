@@ -72,7 +72,7 @@ async def measure(arguments: argparse.Namespace, directory: Path) -> dict[str, o
     steps = tuple(range(int(low), int(high or low) + 1))
     problems = list(generate(Split.TEST, PROBLEM_SEED, arguments.n, steps))
     with running(directory) as appliance:
-        async with AsyncClient(appliance.url, simulation=appliance.simulation) as client:
+        async with appliance.async_client() as client:
             verdict = await client.verify()
             started = time.monotonic()
             right, tokens, receipts = await solve_all(

@@ -1,46 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the simulated appliance for a measurement, exactly as an operator would."""
+"""Start the simulated appliance for a measurement, exactly as an operator would: the suite's own way, found here.
 
-import contextlib
-import json
-import signal
-import subprocess
+Benchmarks are scripts; this is the one place where they look into ``tests/``.
+"""
+
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from adyton import Simulation
+ROOT: Final = Path(__file__).resolve().parents[1]
+"""The checkout."""
 
-BIN = Path(sys.executable).parent
+sys.path.insert(0, str(ROOT / "tests"))
 
+from tiny_gguf import make_tiny_gguf  # noqa: E402 - as above
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """Where it listens and what a client needs to accept it."""
+from appliance import Appliance, running  # noqa: E402 - found through the path above
 
-    url: str
-    simulation: Simulation
-
-
-@contextlib.contextmanager
-def running(directory: Path, *, catalog: Path | None = None) -> Iterator[Running]:
-    """Run ``adyton-host up --simulate`` on a free port, with its state in ``directory``."""
-    simulation = directory / "simulation"
-    command = [str(BIN / "adyton-host"), "up", "--simulate", "--port", "0", "--json",
-               "--state", str(directory / "state"), "--simulation-dir", str(simulation)]  # fmt: skip
-    if catalog is not None:
-        command += ["--catalog", str(catalog)]
-    log_path = directory / "host.stderr"
-    with (
-        log_path.open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as host,
-    ):
-        try:
-            line = host.stdout.readline() if host.stdout else ""
-            if not line:
-                raise SystemExit(f"the appliance did not start:\n{log_path.read_text()}")
-            yield Running(url=json.loads(line)["base_url"], simulation=Simulation.from_dir(simulation))
-        finally:
-            host.send_signal(signal.SIGTERM)
-            host.wait(timeout=30)
+__all__ = ["ROOT", "Appliance", "make_tiny_gguf", "running"]

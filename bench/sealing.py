@@ -33,11 +33,9 @@ from typing import Final
 
 import httpx
 
-from adyton import Client
 from adyton_attestation.simulation.warning import SimulatedAttestationWarning
-from appliance_process import running
+from appliance_process import ROOT, make_tiny_gguf, running
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "bench" / "results"
 CLIENTS: Final = (1, 8)
 PROBES: Final = 9
@@ -68,9 +66,6 @@ def free_port() -> int:
 
 def write_catalog(directory: Path) -> Path:
     """A catalog with a random-weight model of about 120 million parameters that never ends an answer early."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_gguf import make_tiny_gguf  # noqa: PLC0415 - found through the path above
-
     made = make_tiny_gguf(directory / "bench.gguf", width=768, layers=24, heads=24, kv_heads=8, n_ctx=1024)
     catalog = directory / "catalog.toml"
     catalog.write_text(
@@ -85,8 +80,8 @@ def write_catalog(directory: Path) -> Path:
 def sealed_server(directory: Path, catalog: Path) -> Iterator[HttpFactory]:
     """The appliance as an operator runs it; yields HTTP clients that attest and seal."""
     with (
-        running(directory, catalog=catalog) as appliance,
-        Client(appliance.url, simulation=appliance.simulation) as client,
+        running(directory, "--catalog", str(catalog)) as appliance,
+        appliance.client() as client,
     ):
         client.verify()
         yield client.http

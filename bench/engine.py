@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine against llama-server and llama-cpp-python's server: same kernels, same model, same settings, in turn.
+
+All servers run side by side and are loaded in turns, in changing order; what is compared is compared within a
+round, and the median over the rounds is reported with the smallest and the largest. See ``README.md`` for what
+each row means and for what keeps the comparison fair.
+
+Writes ``results/engine.json`` and ``results/engine.png`` beside this file.
+
+Usage: ``python bench/engine.py [--quick] [--models NAME,...|all] [--only SCENARIO,...] [--rounds 3] [--profile]``
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Final, get_args
+
+import gguf
+import profile_step
+import report
+from generator import Way
+from peers import KvType, Peer, PeerName, Settings, sealed, started
+from random_models import NAMES, random_model
+from scenarios import Figures, Trained, calibrate, decode, scenarios
+from tqdm import tqdm
+
+from adyton_attestation.simulation.warning import SimulatedAttestationWarning
+from adyton_host.catalog import choose
+from appliance_process import ROOT
+
+RESULTS: Final = ROOT / "bench" / "results"
+SHIPPED: Final = "shipped"
+DEFAULT_MODELS: Final = (SHIPPED, "135m-49k-q8_0", "135m-128k-q4_0", "1b-128k-q8_0")
+PYTHON_SERVER_SCENARIO: Final = "decode-8"
+KV_CELLS: Final = 16_384
+_SETTLE_S: Final = 0.4
+"""After a load: longer than our engine waits before it overwrites its KV buffers."""
+
+
+def model_settings(name: str, arguments: argparse.Namespace) -> Settings:
+    """Settings for a model, shipped or made here."""
+    if name == SHIPPED:
+        shipped = choose(ROOT / "models" / "catalog.toml", None)
+        path, sha256, n_ctx = shipped.path, shipped.sha256, shipped.n_ctx
+    else:
+        made = random_model(name)
+        path, sha256, n_ctx = made.path, made.sha256, 8192
+    return Settings(
+        path=path,
+        sha256=sha256,
+        n_ctx=n_ctx,
+        n_cells=KV_CELLS,
+        threads=arguments.threads,
+        kv_type_v=arguments.kv_type_v,
+        peer_way=arguments.client,
+        unified=not arguments.llama_server_split_kv,
+    )
+
+
+def trained(name: str, settings: Settings) -> Trained | None:
+    """The shipped model would end its answers; those with random weights cannot."""
+    if name != SHIPPED:
+        return None
+    field = gguf.GGUFReader(settings.path).fields["tokenizer.ggml.eos_token_id"]
+    return Trained(end_token_id=int(field.contents()))
+
+
+def _turns(peers: list[Peer], number: int) -> list[Peer]:
+    """Each round begins with another server and goes round in the other direction."""
+    shift = number % len(peers)
+    turned = peers[shift:] + peers[:shift]
+    return turned if number % 2 else turned[::-1]
+
+
+def measure_model(name: str, arguments: argparse.Namespace) -> dict[str, object]:
+    """Everything about one model: figures by scenario, server and round, and the memory of each server."""
+    settings = model_settings(name, arguments)
+    chosen = {key: run for key, run in scenarios().items() if key in arguments.only}
+    names: list[PeerName] = list(arguments.peers)
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(started(peer, settings)) for peer in names]
+        prompts, sizes = calibrate(
+            peers[0],
+            n_ctx=settings.n_ctx,
+            trained=trained(name, settings),
+            seconds=arguments.seconds,
+            full=arguments.full,
+        )
+        idle = {peer.name: dataclasses.asdict(peer.memory()) for peer in peers}
+        cells: dict[str, dict[str, list[Figures]]] = {}
+        steps = len(chosen) * arguments.rounds
+        with tqdm(total=steps, desc=f"{name:>16}", unit="cell", leave=False, disable=arguments.json) as bar:
+            for scenario, run in chosen.items():
+                taking_part = [
+                    peer
+                    for peer in peers
+                    if peer.name != "python-server" or scenario == PYTHON_SERVER_SCENARIO
+                ]
+                rows = cells[scenario] = {peer.name: [] for peer in taking_part}
+                for number in range(arguments.rounds):
+                    bar.set_postfix_str(scenario)
+                    for peer in _turns(taking_part, number):
+                        rows[peer.name].append(run(peer, prompts, sizes))
+                        time.sleep(_SETTLE_S)
+                    bar.update()
+        loaded = {peer.name: dataclasses.asdict(peer.memory()) for peer in peers}
+    return {
+        "model": name,
+        "settings": {**dataclasses.asdict(settings), "path": settings.path.name},
+        "sizes": dataclasses.asdict(sizes),
+        "cells": cells,
+        "memory": {"idle": idle, "loaded": loaded},
+    }
+
+
+def profile_model(name: str, arguments: argparse.Namespace) -> None:
+    """Print where the time of our engine's steps goes, with one client and with eight."""
+    settings = model_settings(name, arguments)
+    with contextlib.ExitStack() as stack:
+        snapshot = stack.enter_context(profile_step.snapshot_file())
+        program = profile_step.host_command(snapshot)
+        peer = stack.enter_context(sealed(settings, snapshot.parent, program=program))
+        prompts, sizes = calibrate(
+            peer, n_ctx=settings.n_ctx, trained=trained(name, settings), seconds=arguments.seconds, full=False
+        )
+        threads = profile_step.Threads(peer.processes["enclave"])
+        missing: list[str] = []
+        for clients in (1, 8):
+            before, threads_before = profile_step.read_totals(snapshot), threads.now()
+            figures = decode(peer, prompts, sizes, clients=clients)
+            after, threads_after = profile_step.read_totals(snapshot), threads.now()
+            cpu_s = {key.removeprefix("cpu_s_"): figures[key] for key in figures if key.startswith("cpu_s_")}
+            cpu_s |= {
+                f"  {thread}": value - threads_before.get(thread, 0.0)
+                for thread, value in threads_after.items()
+                if value > threads_before.get(thread, 0.0)
+            }
+            table = profile_step.profile_table(
+                profile_step.difference(after["totals"], before["totals"]),
+                tokens=int(figures["tokens"]),
+                wall_s=figures["wall_s"],
+                cpu_s=cpu_s,
+            )
+            print(f"\n{name}, {clients} client(s): {table}", flush=True)
+            missing = after["missing"]
+        if missing:
+            print(f"not found, and so part of what calls them: {', '.join(missing)}")
+
+
+def _names(known: tuple[str, ...] | list[str]) -> "type[argparse.Action]":
+    """An option that takes names separated by commas, or ``all``."""
+
+    class Names(argparse.Action):
+        def __call__(
+            self,
+            parser: argparse.ArgumentParser,
+            namespace: argparse.Namespace,
+            values: object,
+            option_string: str | None = None,
+        ) -> None:
+            given = list(known) if values == "all" else str(values).split(",")
+            unknown = [name for name in given if name not in known]
+            if unknown:
+                parser.error(f"{option_string}: no {', '.join(unknown)}; there are {', '.join(known)}")
+            setattr(namespace, self.dest, given)
+
+    return Names
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    everything = list(scenarios())
+    peers: list[PeerName] = ["llama-server", "sealed", "plain", "python-server"]
+    add = parser.add_argument
+    add("--models", action=_names((SHIPPED, *NAMES)), default=list(DEFAULT_MODELS), help="names, or all")
+    add("--only", action=_names(everything), default=everything, help="scenarios")
+    add("--peers", action=_names(list(peers)), default=peers, help="servers; the first calibrates")
+    add("--rounds", type=int, default=3, help="rounds, in each of which every server is loaded")
+    add("--seconds", type=float, default=3.0, help="about how long one measurement takes")
+    add("--quick", action="store_true", help="one round of short measurements with two models")
+    add("--full", action="store_true", help="prompts of full length with slow models, too")
+    add(
+        "--threads",
+        type=int,
+        default=max(1, (os.cpu_count() or 2) - 1),
+        help="compute threads of each server",
+    )
+    add("--kv-type-v", choices=get_args(KvType), default="q8_0", help="type of cached values; keys are f16")
+    add("--client", choices=get_args(Way)[1:], default="httpx", help="how servers in the clear are reached")
+    add("--llama-server-split-kv", action="store_true", help="let llama-server keep one KV buffer per slot")
+    add("--profile", action="store_true", help="say where the time of our engine's steps goes, instead")
+    add("--output", type=Path, default=RESULTS / "engine.json", help="results; the plot goes beside them")
+    add("--json", action="store_true", help="print the results as JSON and nothing else")
+    return parser
+
+
+def main() -> int:
+    """Measure, print the table, write JSON and plot."""
+    arguments = _parser().parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = 1, 1.0
+        if arguments.models == list(DEFAULT_MODELS):
+            arguments.models = list(DEFAULT_MODELS[:2])
+    warnings.simplefilter("ignore", SimulatedAttestationWarning)
+    if arguments.profile:
+        for name in arguments.models:
+            profile_model(name, arguments)
+        return 0
+    started_s = time.monotonic()
+    document: dict[str, object] = {
+        "measures": "our engine over llama-server; ratios above 1 are in our favour",
+        "machine": {"cpu_count": os.cpu_count(), "platform": platform.platform(), "cpu": _cpu_name()},
+        "load_before": os.getloadavg()[0],
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "client": arguments.client,
+        "models": [],
+    }
+    models: list[dict[str, object]] = []
+    for name in arguments.models:
+        models.append(measure_model(name, arguments))
+        document |= {"models": models, "elapsed_s": round(time.monotonic() - started_s)}
+        # After each model, so that an interrupted run leaves what it has.
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+        if not arguments.json:
+            print(report.table(models[-1]), flush=True)
+    report.plot(models, arguments.output.with_suffix(".png"))
+    if arguments.json:
+        json.dump(document, sys.stdout)
+    else:
+        print(f"written: {arguments.output}, {arguments.output.with_suffix('.png')}")
+    return 0
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of our engine's steps goes, in microseconds: each part of a step, and of each token's way out.
+
+The appliance runs as usual, but the enclave is started through this file, which puts timers around named functions
+before it hands over. ``engine.py --profile`` prints the table. Timers cost about a microsecond a call.
+
+As a script (only this file starts it so): ``profile_step.py adyton_enclave SNAPSHOT`` is the enclave's process,
+``profile_step.py adyton-host SNAPSHOT ARGUMENTS...`` is ``adyton-host`` that starts such an enclave.
+"""
+
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from timers import Point, Timers
+
+_ENGINE: Final = "adyton_enclave.engine."
+_API: Final = "adyton_enclave.api."
+STEP: Final = "llama_decode"
+STEP_POINTS: Final = (
+    Point("wait, take in requests", _ENGINE + "engine", "Engine._take_in"),
+    Point("sweep", _ENGINE + "lane", "Lane.sweep"),
+    Point("plan", _ENGINE + "scheduler", "Scheduler.plan"),
+    Point("fill batch", _ENGINE + "runner", "BatchRunner.run"),
+    Point(STEP, _ENGINE + "llama", "LlamaContext.decode"),
+    Point("logits", _ENGINE + "llama", "LlamaContext.logits"),
+    Point("cells in order", _ENGINE + "kv_cache", "OrderedKvCache.prepare"),
+    Point("cells in order", _ENGINE + "kv_cache", "OrderedKvCache.placed"),
+    Point("book", _ENGINE + "scheduler", "Scheduler.advance"),
+    Point("draw", _ENGINE + "drawing", "Drawer.draw"),
+    Point("accept", _ENGINE + "lane", "Lane._draw"),
+    Point("detokenise", _ENGINE + "detokenizer", "TextAssembler.push"),
+    Point("deliver", _ENGINE + "engine", "Engine._deliver"),
+    Point("ring", _ENGINE + "doorbell", "Doorbell.ring"),
+    Point("rest of the step", _ENGINE + "engine", "Engine._step"),
+)
+TOKEN_POINTS: Final = (
+    Point("receive", _ENGINE + "doorbell", "Doorbell._serve"),
+    Point("merge", _ENGINE + "generation", "Mailbox._keep"),
+    Point("word and encode (JSON)", _API + "answer", "_event"),
+    Point("word and encode (JSON)", _API + "chat", "ChatPresenter.delta"),
+    Point("receipt digest", "adyton_enclave.receipts", "OpenReceipt.response_data"),
+    Point("pad", "adyton_enclave.pacing", "pad_chunk"),
+    Point("frame (BHTTP)", "adyton_protocol.bhttp", "ResponseWriter.content"),
+    Point("seal", "adyton_protocol.ohttp", "ResponseSealer.push"),
+    Point("write to socket", "asyncio.selector_events", "_SelectorSocketTransport.write"),
+)
+
+Totals = Mapping[str, Sequence[int]]
+
+
+class Threads:
+    """CPU time of each thread of a process, in s."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+
+    def now(self) -> dict[str, float]:
+        """By thread; the first is the event loop's, as it is the process's own."""
+        return {
+            f"event loop ({thread.id})" if thread.id == self._process.pid else f"thread {thread.id}": (
+                thread.user_time + thread.system_time
+            )
+            for thread in self._process.threads()
+        }
+
+
+def host_command(snapshot: Path) -> list[str]:
+    """The command in place of ``adyton-host`` whose enclave writes its timers to ``snapshot``."""
+    return [sys.executable, str(Path(__file__).resolve()), "adyton-host", str(snapshot)]
+
+
+def read_totals(snapshot: Path) -> dict[str, Any]:
+    """The timers as of now, waiting for the next snapshot."""
+    time.sleep(0.5)
+    document: dict[str, Any] = json.loads(snapshot.read_text())
+    return document
+
+
+@contextlib.contextmanager
+def snapshot_file() -> Iterator[Path]:
+    """A place for snapshots."""
+    with tempfile.TemporaryDirectory(prefix="adyton-profile-") as directory:
+        yield Path(directory) / "timers.json"
+
+
+def difference(after: Totals, before: Totals) -> dict[str, list[int]]:
+    """What was added between two snapshots."""
+    zero = [0, 0, 0]
+    return {
+        label: [b - a for a, b in zip(before.get(label, zero), values, strict=True)]
+        for label, values in after.items()
+    }
+
+
+def _lines(points: Sequence[Point], totals: Totals, per: int, unit: str) -> list[str]:
+    labels = list(dict.fromkeys(point.label for point in points))
+    lines = [f"  {'':26} {'wall µs/' + unit:>14} {'CPU µs/' + unit:>14} {'calls/' + unit:>14}"]
+    for label in labels:
+        calls, wall_ns, cpu_ns = totals.get(label, [0, 0, 0])
+        lines.append(
+            f"  {label:26} {wall_ns / 1000 / per:>14.1f} {cpu_ns / 1000 / per:>14.1f} {calls / per:>14.2f}"
+        )
+    return lines
+
+
+def profile_table(totals: Totals, *, tokens: int, wall_s: float, cpu_s: Mapping[str, float]) -> str:
+    """The table of one load.
+
+    Args:
+        totals: Calls, wall ns and CPU ns of each label.
+        tokens: Tokens generated.
+        wall_s: Time of the load.
+        cpu_s: CPU time of processes and threads over the load.
+    """
+    steps = max(1, totals.get(STEP, [0, 0, 0])[0])
+    lines = [
+        (
+            f"{tokens} tokens in {steps} steps, {wall_s:.2f} s: {1e6 * wall_s / steps:.0f} µs a step, "
+            f"{tokens / wall_s:.1f} tok/s"
+        ),
+        "engine thread, per step:",
+        *_lines(STEP_POINTS, totals, steps, "step"),
+    ]
+    lines += ["event loop, per token:", *_lines(TOKEN_POINTS, totals, max(1, tokens), "token")]
+    lines.append("CPU time by process and thread, µs per token:")
+    lines += [f"  {name:26} {1e6 * value / max(1, tokens):>14.1f}" for name, value in cpu_s.items()]
+    return "\n".join(lines)
+
+
+def _enclave(snapshot: Path) -> int:
+    """Run the enclave with timers; everything it imports is loaded first, so that names can be found."""
+    from adyton_enclave import __main__ as entry  # noqa: PLC0415 - only in the enclave's process
+
+    timers = Timers()
+    timers.install((*STEP_POINTS, *TOKEN_POINTS))
+    timers.write_regularly(snapshot)
+    sys.argv = sys.argv[:1]
+    return entry.main()
+
+
+def _host(snapshot: Path, arguments: list[str]) -> int:
+    """Run ``adyton-host``; the one thing that differs is the command of the enclave."""
+    from adyton_host import cli  # noqa: PLC0415 - only in the host's process
+
+    command = (sys.executable, str(Path(__file__).resolve()), "adyton_enclave", str(snapshot))
+    vars(cli)["SIMULATED_ENCLAVE"] = command
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    role, where = sys.argv[1], Path(sys.argv[2])
+    raise SystemExit(_enclave(where) if role == "adyton_enclave" else _host(where, sys.argv[3:]))
