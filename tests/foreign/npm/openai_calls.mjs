@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ordinary calls of OpenAI's own Node SDK, unmodified, over a sealed `fetch`.
+//
+// Usage: node openai_calls.mjs BASE_URL MODEL [NAME...]
+// Prints one JSON object: for each call its result, or {error, status, code}.
+
+import OpenAI from "openai";
+import { makeSealedFetch } from "./sealed_fetch.mjs";
+
+const [base, model, ...wanted] = process.argv.slice(2);
+const client = new OpenAI({
+  apiKey: "not-sent",
+  baseURL: "https://adyton.invalid/v1",
+  maxRetries: 0,
+  fetch: await makeSealedFetch(base),
+});
+const messages = [{ role: "user", content: "hello" }];
+
+async function collected(stream) {
+  const chunks = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return chunks;
+}
+
+const calls = {
+  models: async () => (await client.models.list()).data,
+  model: () => client.models.retrieve(model),
+  chat: () => client.chat.completions.create({ model, messages, max_tokens: 4, seed: 1, n: 2 }),
+  stream: async () =>
+    collected(
+      await client.chat.completions.create({
+        model, messages, max_tokens: 4, seed: 1, stream: true, stream_options: { include_usage: true },
+      }),
+    ),
+  streamHelper: () =>
+    client.chat.completions.stream({ model, messages, max_tokens: 4, seed: 1 }).finalChatCompletion(),
+  logprobs: () =>
+    client.chat.completions.create({
+      model, messages, max_tokens: 3, temperature: 0, logprobs: true, top_logprobs: 2,
+    }),
+  completion: () => client.completions.create({ model, prompt: "the", max_tokens: 4, temperature: 0 }),
+  badRequest: () => client.chat.completions.create({ model, messages, temperature: -1 }),
+  unknownModel: () => client.chat.completions.create({ model: "no-such-model", messages }),
+  abort: async () => {
+    const stream = await client.chat.completions.create({
+      model, messages, max_tokens: 400, temperature: 0, stream: true,
+    });
+    let events = 0;
+    for await (const _ of stream) if (++events === 3) stream.controller.abort();
+    return { events, after: (await client.models.list()).data.length };
+  },
+};
+
+const results = {};
+for (const name of wanted.length > 0 ? wanted : Object.keys(calls)) {
+  try {
+    results[name] = await calls[name]();
+  } catch (error) {
+    results[name] = { error: error.constructor.name, status: error.status, code: error.code, message: error.message };
+  }
+}
+console.log(JSON.stringify(results));
