@@ -63,6 +63,8 @@ class Edges:
             yield from self._arrays(schema)
         if "properties" in schema:
             yield from self._objects(schema)
+        if isinstance(schema.get("additionalProperties"), dict):
+            yield from self._maps(schema)
 
     def _arrays(self, schema: Schema) -> Iterator[Any]:
         for key, step in itertools.product(("minItems", "maxItems"), (-1, 0, 1)):
@@ -70,6 +72,15 @@ class Edges:
                 yield [self.sample(schema["items"])] * (schema[key] + step)
         for item in self.around(schema["items"]):
             yield [item]
+
+    def _maps(self, schema: Schema) -> Iterator[Any]:
+        for value in self.around(schema["additionalProperties"]):
+            yield {"0": value}
+        value = self.sample(schema["additionalProperties"])
+        for count in (schema["maxProperties"], schema["maxProperties"] + 1):
+            yield {str(name): value for name in range(count)}
+        for name in ("", "x", "-1", "1.0", "9" * 10, "9" * 11):
+            yield {name: value}
 
     def _objects(self, schema: Schema) -> Iterator[Any]:
         base = self.sample(schema)
@@ -81,7 +92,7 @@ class Edges:
                 yield {**base, name: value}
         for name, rule in schema.get("dependentSchemas", {}).items():
             for switch in rule["then"]["properties"]:
-                for value in (None, False, True):
+                for value in (None, False, True, 0):
                     yield {**base, name: self.sample(schema["properties"][name]), switch: value}
 
 

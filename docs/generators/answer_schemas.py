@@ -41,7 +41,15 @@ def _shared() -> dict[str, Schema]:
                 )
             }
         ),
-        "Usage": answered({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}),
+        "Usage": answered(
+            {
+                "prompt_tokens": _COUNT,
+                "completion_tokens": _COUNT,
+                "total_tokens": _COUNT,
+                "prompt_tokens_details": answered({"cached_tokens": _COUNT}),
+                "completion_tokens_details": answered({"reasoning_tokens": _COUNT}),
+            }
+        ),
         "TokenLogprob": answered(
             {
                 "token": _STRING,

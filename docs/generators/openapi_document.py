@@ -5,6 +5,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from adyton_enclave.api.errors import (
     WrongMediaType,
     WrongMethod,
 )
+from adyton_enclave.api.parameters import WARNING_HEADER
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.config import Limits
 from adyton_protocol.errors import (
@@ -58,7 +60,7 @@ _RETRY_AFTER: Final[Schema] = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-_RECEIPT_HEADERS: Final[Schema] = {
+_ANSWER_HEADERS: Final[Schema] = {
     RECEIPT_HEADER: {
         "description": "The signed receipt of a whole answer, unpadded base64url. A stream carries it as a "
         "comment before [DONE].",
@@ -68,12 +70,26 @@ _RECEIPT_HEADERS: Final[Schema] = {
         "description": "Names the receipt of a whole answer.",
         "schema": {"type": "string", "pattern": "^rcpt-[0-9a-f]+$"},
     },
+    WARNING_HEADER: {
+        "description": "Names the parameters that were ignored.",
+        "schema": {"type": "string", "pattern": "^ignored: [a-z_]+(, [a-z_]+)*$"},
+    },
 }
 _REFINEMENTS: Final = {
-    "max_tokens": "Must equal max_completion_tokens when both are given.",
+    "logit_bias": "Tokens must be of the model's vocabulary, and none is named twice.",
+    "max_tokens": "Must fit into the context beside the prompt.",
+}
+_CHAT_REFINEMENTS: Final = {
+    **_REFINEMENTS,
+    "max_tokens": _REFINEMENTS["max_tokens"] + " Must equal max_completion_tokens when both are given.",
     "messages": "Must suit the model's chat template.",
+}
+_COMPLETION_REFINEMENTS: Final = {
+    **_REFINEMENTS,
+    "best_of": "Must be at least n, and n itself with stream.",
     "prompt": "Token ids must be of the model's vocabulary.",
 }
+"""What makes a request invalid and a schema cannot say, by field."""
 
 
 def standard_limits() -> RequestLimits:
@@ -110,6 +126,7 @@ def _paths() -> Schema:
                 request="ChatCompletionRequest",
                 answer="ChatCompletion",
                 event="ChatCompletionChunk",
+                refinements=_CHAT_REFINEMENTS,
             )
         },
         COMPLETIONS_PATH: {
@@ -119,6 +136,7 @@ def _paths() -> Schema:
                 request="CompletionRequest",
                 answer="Completion",
                 event="Completion",
+                refinements=_COMPLETION_REFINEMENTS,
             )
         },
         MODELS_PATH: {
@@ -167,7 +185,9 @@ def _json(description: str, schema: str) -> Schema:
     return {"description": description, "content": {"application/json": {"schema": ref(schema)}}}
 
 
-def _generation(name: str, summary: str, *, request: str, answer: str, event: str) -> Schema:
+def _generation(
+    name: str, summary: str, *, request: str, answer: str, event: str, refinements: Mapping[str, str]
+) -> Schema:
     refused = (
         InvalidRequest,
         UnknownParameter,
@@ -187,7 +207,7 @@ def _generation(name: str, summary: str, *, request: str, answer: str, event: st
         "responses": {
             "200": {
                 "description": "The answer, whole or as server-sent events.",
-                "headers": _RECEIPT_HEADERS,
+                "headers": _ANSWER_HEADERS,
                 "content": {
                     "application/json": {"schema": ref(answer)},
                     "text/event-stream": {"schema": _event(event)},
@@ -195,7 +215,7 @@ def _generation(name: str, summary: str, *, request: str, answer: str, event: st
             },
             **_refusals(*refused),
         },
-        "x-refinements": _REFINEMENTS,
+        "x-refinements": dict(refinements),
     }
 
 

@@ -1,79 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON Schemas of what the API takes in.
 
-Bounds and harmless values come from the enclave's own modules; only the shapes are written here. What a schema
-cannot say is listed with each operation.
+Names, treatment and notes come from the enclave's table of parameters, bounds from its parsers; only the shapes are
+written here. A parameter without a shape, or a shape without a parameter, is an error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
-from adyton_enclave.api import types
+from adyton_enclave.api import chat_request, types
 from adyton_enclave.api.fields import MAX_TEXT_CHARS
+from adyton_enclave.api.parameters import CHAT, COMPLETIONS, PARAMETERS, Parameter, Treatment
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.privacy import Profile
-from schema_words import Schema, array, asked, flag, one_of, real, ref, text, whole
+from schema_words import Schema, array, asked, flag, one_of, or_null, real, ref, text, whole
 
 _INT64: Final = 2**63
+_ANY_TEXT: Final = text(high=MAX_TEXT_CHARS)
 
 
 def request_schemas(limits: RequestLimits) -> dict[str, Schema]:
     """Components by name."""
     return {
-        "TextPart": asked({"type": one_of("text"), "text": text(high=MAX_TEXT_CHARS)}, {}),
-        "MessageContent": {
-            "anyOf": [text(high=MAX_TEXT_CHARS), array(ref("TextPart"))],
-        },
+        "TextPart": asked({"type": one_of("text"), "text": _ANY_TEXT}, {}),
+        "MessageContent": {"anyOf": [_ANY_TEXT, array(ref("TextPart"))]},
         "Message": asked(
-            {"role": one_of("system", "developer", "user", "assistant"), "content": ref("MessageContent")},
-            _harmless(types._MESSAGE_UNSUPPORTED),  # noqa: SLF001 - the table is the parser's own
+            {"role": one_of(*chat_request._ROLES), "content": ref("MessageContent")},  # noqa: SLF001 - the parser's
+            {
+                name: one_of(*values) if values else {"type": "null"}
+                for name, values in chat_request._MESSAGE_UNSUPPORTED.items()  # noqa: SLF001 - the parser's own
+            },
         ),
-        "StreamOptions": asked({}, {"include_usage": flag()}),
+        "StreamOptions": asked({}, {"include_usage": flag(), "include_obfuscation": flag()}),
         "Stop": {
             "anyOf": [
                 text(low=1, high=types.MAX_STOP_CHARS),
                 array(text(low=1, high=types.MAX_STOP_CHARS), high=types.MAX_STOPS),
             ]
         },
-        "TokenIds": array(whole(0, types.MAX_TOKENS - 1), low=1),
-        "ChatCompletionRequest": {
-            **asked(
-                {"messages": array(ref("Message"), low=1)},
-                {
-                    **_harmless(types._CHAT_UNSUPPORTED),  # noqa: SLF001 - the table is the parser's own
-                    **_common(limits),
-                    "max_completion_tokens": whole(1, types.MAX_TOKENS),
-                    "logprobs": flag(),
-                    "top_logprobs": whole(0, types.MAX_TOP_LOGPROBS),
-                },
-            ),
-            "dependentSchemas": {
-                "stream_options": _only_with("stream_options", "stream"),
-                "top_logprobs": _only_with("top_logprobs", "logprobs"),
-            },
+        "LogitBias": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+            "additionalProperties": real(-types.MAX_BIAS, types.MAX_BIAS),
+            "maxProperties": types.MAX_BIASES,
         },
-        "CompletionRequest": {
-            **asked(
-                {
-                    "prompt": {
-                        "anyOf": [
-                            text(high=MAX_TEXT_CHARS),
-                            ref("TokenIds"),
-                            array(
-                                {"anyOf": [text(high=MAX_TEXT_CHARS), ref("TokenIds")]},
-                                low=1,
-                                high=limits.max_prompts,
-                            ),
-                        ]
-                    }
-                },
-                {
-                    **_harmless(types._COMPLETION_UNSUPPORTED),  # noqa: SLF001 - the table is the parser's own
-                    **_common(limits),
-                    "logprobs": whole(0, types.MAX_TOP_LOGPROBS),
-                },
-            ),
-            "dependentSchemas": {"stream_options": _only_with("stream_options", "stream")},
+        "TokenIds": array(whole(0, types.MAX_TOKENS - 1), low=1),
+        "ChatCompletionRequest": _chat(limits),
+        "CompletionRequest": _completion(limits),
+    }
+
+
+def _chat(limits: RequestLimits) -> Schema:
+    shapes = {
+        **_common(limits),
+        "max_completion_tokens": whole(1, types.MAX_TOKENS),
+        "logprobs": flag(),
+        "top_logprobs": whole(0, types.MAX_TOP_LOGPROBS),
+    }
+    required = {"messages": array(ref("Message"), low=1)}
+    return {
+        **_request(CHAT, required, shapes),
+        "dependentSchemas": {
+            "stream_options": _only_with("stream_options", "stream"),
+            "top_logprobs": _only_with("top_logprobs", "logprobs"),
+        },
+    }
+
+
+def _completion(limits: RequestLimits) -> Schema:
+    several = array({"anyOf": [_ANY_TEXT, ref("TokenIds")]}, low=1, high=limits.max_prompts)
+    shapes = {
+        **_common(limits),
+        "logprobs": whole(0, types.MAX_TOP_LOGPROBS),
+        "best_of": whole(1, limits.max_candidates),
+        "echo": flag(),
+    }
+    required: dict[str, Schema] = {"prompt": {"anyOf": [_ANY_TEXT, ref("TokenIds"), several]}}
+    return {
+        **_request(COMPLETIONS, required, shapes),
+        "dependentSchemas": {
+            "stream_options": _only_with("stream_options", "stream"),
+            "echo": {
+                "if": {"properties": {"echo": {"const": True}}},
+                "then": {"properties": {"logprobs": {"type": "null"}}},
+            },
         },
     }
 
@@ -88,17 +98,44 @@ def _common(limits: RequestLimits) -> dict[str, Schema]:
         "top_p": real(0, 1, above_low=True),
         "top_k": whole(0, types.MAX_TOP_K),
         "min_p": real(0, 1),
+        "frequency_penalty": real(-types.MAX_PENALTY, types.MAX_PENALTY),
+        "presence_penalty": real(-types.MAX_PENALTY, types.MAX_PENALTY),
+        "repetition_penalty": real(types.MIN_REPETITION_PENALTY, types.MAX_PENALTY),
+        "logit_bias": ref("LogitBias"),
         "seed": whole(-_INT64, _INT64 - 1),
         "stream": flag(),
         "stream_options": ref("StreamOptions"),
         "privacy": one_of(*(profile.value for profile in Profile)),
-        "user": text(high=1024),
     }
 
 
-def _harmless(fields: Mapping[str, Sequence[object]]) -> dict[str, Schema]:
-    """Fields that are known and not served: only what asks for nothing passes."""
-    return {name: one_of(*values) if values else {"type": "null"} for name, values in fields.items()}
+def _request(endpoint: str, required: Mapping[str, Schema], shapes: Mapping[str, Schema]) -> Schema:
+    """The body of an endpoint, in the table's order."""
+    written = {**required, **shapes}
+    table = [parameter for parameter in PARAMETERS if endpoint in parameter.endpoints]
+    supported = {entry.name for entry in table if entry.treatment is Treatment.SUPPORTED}
+    if supported != set(written):
+        raise LookupError(f"{endpoint}: shapes and table differ in {sorted(supported ^ set(written))}")
+    properties = {entry.name: _property(entry, written.get(entry.name), required) for entry in table}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _property(entry: Parameter, shape: Schema | None, required: Mapping[str, Schema]) -> Schema:
+    said: Schema = {"description": entry.note, "x-treatment": entry.treatment.value}
+    match entry.treatment:
+        case Treatment.IGNORED:
+            return said
+        case Treatment.REFUSED:
+            return {**said, "enum": [*entry.neutral, None]}
+        case Treatment.SUPPORTED:
+            if shape is None:
+                raise LookupError(f"{entry.name} has no shape")
+            return {**said, **(shape if entry.name in required else or_null(shape))}
 
 
 def _only_with(field: str, switch: str) -> Schema:

@@ -19,8 +19,11 @@ MAX_STOP_CHARS: Final = 256
 MAX_TOP_LOGPROBS: Final = 20
 MAX_TOKENS: Final = 2**31 - 1
 MAX_TEMPERATURE: Final = 2.0
+GREEDY_BELOW: Final = 1e-6
+"""A temperature below this is 0: a logit divided by it would not be a number."""
 MAX_TOP_K: Final = 1 << 20
 MAX_PENALTY: Final = 2.0
+MIN_REPETITION_PENALTY: Final = 0.01
 MAX_BIAS: Final = 100.0
 MAX_BIASES: Final = 1024
 _MAX_TOKEN_DIGITS: Final = 10
@@ -98,13 +101,13 @@ def parse_options(
         candidates=n,
         max_tokens=max_tokens,
         stop=_stop(fields),
-        temperature=fields.real("temperature", low=0.0, high=MAX_TEMPERATURE),
+        temperature=_temperature(fields),
         top_p=fields.real("top_p", low=0.0, high=1.0, above_low=True),
         top_k=fields.whole("top_k", low=0, high=MAX_TOP_K),
         min_p=fields.real("min_p", low=0.0, high=1.0),
         frequency_penalty=fields.real("frequency_penalty", low=-MAX_PENALTY, high=MAX_PENALTY),
         presence_penalty=fields.real("presence_penalty", low=-MAX_PENALTY, high=MAX_PENALTY),
-        repetition_penalty=fields.real("repetition_penalty", low=0.0, high=MAX_PENALTY, above_low=True),
+        repetition_penalty=fields.real("repetition_penalty", low=MIN_REPETITION_PENALTY, high=MAX_PENALTY),
         logit_bias=_logit_bias(fields),
         seed=fields.whole("seed", low=-(2**63), high=2**63 - 1),
         logprobs=logprobs,
@@ -113,6 +116,11 @@ def parse_options(
         privacy=_privacy(fields),
         ignored=ignored,
     )
+
+
+def _temperature(fields: Fields) -> float | None:
+    value = fields.real("temperature", low=0.0, high=MAX_TEMPERATURE)
+    return 0.0 if value is not None and value < GREEDY_BELOW else value
 
 
 def _logit_bias(fields: Fields) -> tuple[tuple[int, float], ...]:
