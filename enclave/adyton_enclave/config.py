@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from adyton_enclave.engine import EngineConfig, KvType
+from adyton_enclave.engine.settings import MAX_SEQUENCES
 from adyton_enclave.privacy import Profile
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError
@@ -305,7 +306,7 @@ def _limits(table: _Table) -> Limits:
         max_connections=table.whole("max_connections", standard.max_connections, high=65_536),
         max_exchanges=table.whole("max_exchanges", standard.max_exchanges, high=65_536),
         max_queue=table.whole("max_queue", standard.max_queue, high=65_536),
-        max_sequences=table.whole("max_sequences", standard.max_sequences, high=255),
+        max_sequences=table.whole("max_sequences", standard.max_sequences, high=MAX_SEQUENCES),
         max_candidates=table.whole("max_candidates", standard.max_candidates, high=1024),
         max_prompts=table.whole("max_prompts", standard.max_prompts, high=1024),
         receive_timeout_s=table.whole("receive_timeout_s", standard.receive_timeout_s, high=3600),

@@ -55,8 +55,7 @@ class BatchSampler:
         with np.errstate(divide="ignore"):
             self._log_min_p = np.log(np.array([[p.min_p] for p in params])).astype(np.float32)
         self._cuts_low = any(p.min_p > 0.0 for p in params)
-        self._blocks = np.empty((len(params), k, 2), dtype="<u8")
-        self._row_numbers = np.arange(len(params))
+        self._rows = np.arange(len(self._noises))
 
     def draw(self, rows: Logits, positions: Seq[int]) -> list[int]:
         """Pick the next token of each row.
@@ -66,24 +65,42 @@ class BatchSampler:
             positions: Index in its sequence of the token to draw, per row.
         """
         ids, values = _best(rows, self._k)
-        scores = values / self._temperature
-        scores += gumbel(self._words(ids, positions))
+        kept = self._kept(values)
+        most = int(kept.max()) if kept is not None else self._k
+        drawn: list[int] = ids[:, 0].tolist()
+        if most > 1:
+            # Candidates descend, so what is kept is a prefix, and nobody looks beyond the longest.
+            ids = ids[:, :most]
+            scores = values[:, :most] / self._temperature
+            scores += gumbel(self._words(ids, positions))
+            if kept is not None:
+                scores[np.arange(most) >= kept[:, None]] = -np.inf
+            drawn = ids[self._rows, scores.argmax(axis=1)].tolist()
+        return drawn
+
+    def _kept(self, values: Logits) -> npt.NDArray[np.intp] | None:
+        """How many of a row's descending values top_p and min_p leave, at least one; None for all."""
+        kept = None
         if self._cuts_mass:
             weights = np.exp((values - values[:, :1]).astype(np.float64))
             # A running sum, in order: its rounding does not depend on how many rows there are.
-            mass = np.cumsum(weights, axis=1)
-            scores[:, 1:][mass[:, :-1] >= self._wanted_mass * mass[:, -1:]] = -np.inf
+            mass = weights.cumsum(axis=1)
+            wanted = self._wanted_mass * mass[:, -1:]
+            kept = np.count_nonzero(mass[:, :-1] < wanted, axis=1) + 1
         if self._cuts_low:
-            scores[values < values[:, :1] + self._log_min_p] = -np.inf
-        drawn: list[int] = ids[self._row_numbers, scores.argmax(axis=1)].tolist()
-        return drawn
+            likely = np.count_nonzero(values >= values[:, :1] + self._log_min_p, axis=1)
+            kept = likely if kept is None else np.minimum(kept, likely)
+        return kept
 
     def _words(self, ids: TokenIds, positions: Seq[int]) -> Words:
-        blocks = self._blocks
-        blocks[..., 0] = np.asarray(positions)[:, None]
-        blocks[..., 1] = ids >> 1
-        encrypted = [noise.encrypt(row.tobytes()) for noise, row in zip(self._noises, blocks, strict=True)]
-        return select_words(np.frombuffer(b"".join(encrypted), dtype="<u8").reshape(blocks.shape), ids)
+        blocks = np.empty((*ids.shape, 2), dtype="<u8")
+        blocks.T[0] = positions
+        np.right_shift(ids, 1, out=blocks[..., 1], casting="unsafe")
+        data, size = blocks.tobytes(), blocks.nbytes // len(ids)
+        encrypted = b"".join(
+            [noise.encrypt(data[at * size : at * size + size]) for at, noise in enumerate(self._noises)]
+        )
+        return select_words(np.frombuffer(encrypted, dtype="<u8").reshape(blocks.shape), ids)
 
 
 def _best(rows: Logits, k: int) -> tuple[TokenIds, Logits]:

@@ -116,7 +116,7 @@ class Engine:
             for spec in self._specs:
                 model = self._models[spec.name] = LoadedModel(spec, self._config)
                 if spec.generates:
-                    lane = self._lanes[spec.name] = Lane(model.llama, self._config)
+                    lane = self._lanes[spec.name] = Lane(model.llama, self._config, clock=self._clock)
                     pool.attach(lane.context)
                     self._statuses[spec.name] = lane.status
                     self._queued[spec.name] = 0
@@ -269,10 +269,10 @@ class Engine:
         busy = any(lane.busy for lane in lanes)
         with self._wake:
             while not (self._inbox or self._embedding_inbox or self._notified or self._stopping or busy):
-                dirty = [lane for lane in lanes if lane.needs_scrub]
+                dirty = [embedder for embedder in self._embedders.values() if embedder.needs_scrub]
                 if not self._wake.wait(self._config.scrub_after_s if dirty else None):
-                    for lane in dirty:
-                        lane.scrub()
+                    for embedder in dirty:
+                        embedder.scrub()
             arrived, self._inbox = self._inbox, []
             to_embed, self._embedding_inbox = self._embedding_inbox, []
             self._notified = False
@@ -302,6 +302,8 @@ class Engine:
                 self._queued[name] = status.waiting_requests + in_transit
         self._learn_pace(finished, now_s)
         self._deliver(touched)
+        for lane in self._lanes.values():
+            lane.erase()
 
     def _deliver(self, groups: Iterable[Group]) -> None:
         """Hand a step's events to each event loop in one call."""

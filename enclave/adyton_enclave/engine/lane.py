@@ -4,6 +4,7 @@
 A step is: plan, compute, draw, tell. Everything here runs in the loop thread.
 """
 
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from adyton_enclave.engine.drawing import Drawer
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.kv_cache import OrderedKvCache
 from adyton_enclave.engine.llama import LlamaContext, LlamaModel, NoKvSlot
+from adyton_enclave.engine.prefill_share import PrefillShare
 from adyton_enclave.engine.request import TokenLogprob
 from adyton_enclave.engine.runner import BatchRunner
 from adyton_enclave.engine.sampler import Logits
@@ -35,35 +37,35 @@ class LaneStatus:
 class Lane:
     """The loop's state for one model."""
 
-    def __init__(self, model: LlamaModel, config: EngineConfig) -> None:
-        """Allocate the context."""
+    def __init__(
+        self, model: LlamaModel, config: EngineConfig, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Allocate the context; ``clock`` counts seconds."""
         self.model = model
+        self._clock = clock
         self.context = LlamaContext(model, config)
         self.budget = KvBudget(self.context.n_cells)
         self._cache = OrderedKvCache(self.context, self.budget, config.max_sequences)
         self._runner = BatchRunner(self.context)
         self._drawer = Drawer(model)
+        self._share = PrefillShare(
+            config.prefill_tokens or config.n_ubatch, fixed=bool(config.prefill_tokens)
+        )
         self._scheduler = Scheduler(
             budget=self.budget,
             memory=self._cache,
             max_sequences=config.max_sequences,
             n_batch=self.context.n_batch,
-            prefill_tokens=config.prefill_limit_tokens,
+            prefill_tokens=self._share.tokens,
         )
         self._groups: dict[int, Group] = {}
         self._touched: dict[int, Group] = {}
-        self._dirty = False
         self._finished = 0
 
     @property
     def busy(self) -> bool:
         """True while a step would do something."""
         return self._scheduler.busy
-
-    @property
-    def needs_scrub(self) -> bool:
-        """True when nobody holds cells but the KV buffers still hold numbers of the past."""
-        return self._dirty and not self.busy and not self.budget.used
 
     @property
     def status(self) -> LaneStatus:
@@ -91,12 +93,14 @@ class Lane:
         if work:
             count = sum(item.count for item in work)
             self._cache.prepare(count)
+            started_s = self._clock()
             try:
                 rows = self._runner.run(work)
             except NoKvSlot as error:
                 self._mistrust_books(error)
             else:
-                self._dirty = True
+                decoding = sum(item.count == 1 for item in work)
+                self._share.observe(decoding, count - decoding, self._clock() - started_s)
                 self._cache.placed(count)
                 self._scheduler.advance(work)
                 self._draw([item.sequence for item in work if item.wants_logits], rows)
@@ -126,14 +130,13 @@ class Lane:
             group.mailbox.close(make_error())
         return groups
 
-    def scrub(self) -> None:
-        """Overwrite the KV buffers. Only when idle."""
-        self._cache.reset()
-        self.context.scrub()
-        self._dirty = False
+    def erase(self) -> None:
+        """Overwrite the cells of whatever ended in the last step."""
+        self._cache.erase()
 
     def close(self) -> None:
-        """Free the context."""
+        """Free the context, and leave nothing of what still ran."""
+        self.context.scrub()
         self.context.close()
 
     def _plan(self) -> list[Work]:

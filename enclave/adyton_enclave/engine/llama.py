@@ -206,8 +206,8 @@ class LlamaContext:
         params.n_ctx = config.n_ctx_total
         params.n_batch = min(config.n_batch, config.n_ctx_total)
         params.n_ubatch = min(config.n_ubatch, params.n_batch)
-        # One more than run at once, for the plug that keeps cells in order.
-        params.n_seq_max = config.max_sequences + 1
+        # Two more than run at once: the plug that keeps cells in order, and the eraser that clears them.
+        params.n_seq_max = config.max_sequences + 2
         # One row of logits per sequence and step: the output buffer is sized for that, not for a batch.
         # (llama.cpp asserts that there is one for every sequence id.)
         params.n_outputs_max = params.n_seq_max
@@ -276,14 +276,14 @@ class LlamaContext:
         """Let ``target`` share the first ``length`` cells of ``source``."""
         _lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
-    def remove(self, seq_id: int) -> None:
-        """Take ``seq_id`` off all its cells."""
-        _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
-
-    def hand_over(self, seq_id: int, heir: int, start: int = 0) -> None:
-        """Give the cells of ``seq_id`` from ``start`` on to ``heir``, no sequence in the ordinary sense."""
-        _lib.llama_memory_seq_cp(self._memory, seq_id, heir, start, -1)
+    def remove(self, seq_id: int, start: int = 0) -> None:
+        """Take ``seq_id`` off its cells from position ``start`` on."""
         _lib.llama_memory_seq_rm(self._memory, seq_id, start, -1)
+
+    def hand_over(self, seq_id: int, heir: int) -> None:
+        """Give all cells of ``seq_id`` to ``heir``, no sequence in the ordinary sense."""
+        _lib.llama_memory_seq_cp(self._memory, seq_id, heir, -1, -1)
+        _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
 
     def compact(self) -> None:
         """Close all holes between occupied cells, keeping their order and their sharing.
@@ -295,8 +295,34 @@ class LlamaContext:
         state = np.empty(size, dtype=np.uint8)
         pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
         written = int(_lib.llama_state_get_data(self._context, pointer, size))
-        if not written or int(_lib.llama_state_set_data(self._context, pointer, written)) != written:
+        restored = int(_lib.llama_state_set_data(self._context, pointer, written)) if written else 0
+        # SECURITY: this is everybody's cache, and the allocator would keep it as it is.
+        state.fill(0)
+        if not written or restored != written:
             raise EngineStopped("llama.cpp could not compact the KV cache")
+
+    def probe(self, seq_id: int) -> None:
+        """Compute some token as the first of a sequence, so that it has one cell."""
+        batch = LlamaBatch(1)
+        batch.add([0], 0, seq_id, wants_logits=False)
+        self.decode(batch)
+
+    def read_state(self, seq_id: int) -> npt.NDArray[np.uint8]:
+        """The cells of one sequence with their numbers, as llama.cpp writes them."""
+        size = int(_lib.llama_state_seq_get_size(self._context, seq_id))
+        state = np.empty(size, dtype=np.uint8)
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        return state[: int(_lib.llama_state_seq_get_data(self._context, pointer, size, seq_id))]
+
+    def write_state(self, seq_id: int, state: npt.NDArray[np.uint8]) -> bool:
+        """Give a sequence new cells with these numbers, the lowest that are free, in place of what it had.
+
+        Returns:
+            False when llama.cpp did not take the state as it is; then the sequence has no cells.
+        """
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        taken = _lib.llama_state_seq_set_data(self._context, pointer, len(state), seq_id)
+        return int(taken) == len(state)
 
     def scrub(self) -> None:
         """Forget every sequence and overwrite the KV buffers with zeros."""

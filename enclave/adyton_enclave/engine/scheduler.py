@@ -25,7 +25,7 @@ The scheduler knows no llama.cpp: KV memory is an interface, so that its rules a
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,7 +91,7 @@ class Scheduler:
         memory: KvMemory,
         max_sequences: int,
         n_batch: int,
-        prefill_tokens: int,
+        prefill_tokens: Callable[[int], int],
         n_rows: int | None = None,
     ) -> None:
         """Start idle.
@@ -101,7 +101,7 @@ class Scheduler:
             memory: The context's KV cache.
             max_sequences: Most sequences with cells at once; sequence ids are 0 to this less one.
             n_batch: Most tokens in a step.
-            prefill_tokens: Most prompt tokens in a step that also decodes.
+            prefill_tokens: Most prompt tokens in a step that also decodes, given how many sequences it decodes.
             n_rows: Most rows of logits in a step, at least ``max_sequences``, the default.
         """
         self._budget = budget
@@ -214,7 +214,7 @@ class Scheduler:
         work = [Work(sequence, sequence.n_computed, 1) for sequence in decoding[: self._n_batch]]
         spent = len(work)
         rows = self._n_rows - spent
-        limit = min(self._n_batch, spent + self._prefill_tokens) if work else self._n_batch
+        limit = min(self._n_batch, spent + self._prefill_tokens(spent)) if work else self._n_batch
         candidates = self._prefilling_and_admitted()
         while spent < limit and rows and (sequence := next(candidates, None)) is not None:
             # Admission may have won cells that were not there before.

@@ -16,8 +16,8 @@ CPU backend takes three different paths through attention, depending on how many
 how many there are, and their results differ in the last bits. (f32 is not offered: ggml casts it to f16.)
 """
 
-MAX_SEQUENCES = 255
-"""llama.cpp allows 256, and one keeps the cells in order."""
+MAX_SEQUENCES = 254
+"""llama.cpp allows 256; one keeps the cells in order, and one clears them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +31,14 @@ class EngineConfig:
         n_batch: Most tokens in one step.
         n_ubatch: Most tokens that llama.cpp computes at once.
         prefill_tokens: Most prompt tokens in a step that also decodes, which bounds how long a long prompt
-            holds up running streams; 0 means ``n_ubatch``.
+            holds up running streams; 0 means as many as measured times allow (``prefill_share``).
         max_sequences: Most sequences of one model in the KV cache at once, up to ``MAX_SEQUENCES``.
         max_queue: Most requests of one model that wait for their first step.
         kv_type_k: Type of cached keys.
         kv_type_v: Type of cached values.
         flash_attention: On in the batch-invariant profile.
-        scrub_after_s: Idle seconds after which the KV buffers are overwritten with zeros.
+        scrub_after_s: Idle seconds after which the KV buffers of embeddings are overwritten with zeros. Generation
+            clears its cells at once.
     """
 
     threads: int = 0
@@ -73,11 +74,6 @@ class EngineConfig:
         if self.threads:
             return self.threads
         return max(1, len(os.sched_getaffinity(0)) - 1)
-
-    @property
-    def prefill_limit_tokens(self) -> int:
-        """Prompt tokens per mixed step after resolving 0."""
-        return self.prefill_tokens or self.n_ubatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

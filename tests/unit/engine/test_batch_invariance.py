@@ -42,7 +42,7 @@ async def test_answers_ignore_their_neighbours(
     kind = getattr(gguf.GGMLQuantizationType, quantization)
     model = make_tiny_gguf(tmp_path_factory.mktemp("q") / "m.gguf", quantization=kind, width=128)
     expected = await _alone(start(model))
-    engine = start(model, scrub_after_s=10.0)
+    engine = start(model)
     rng = np.random.default_rng(0)
     crowd = [
         request(number, prompt_tokens=int(rng.integers(1, 250)), max_tokens=int(rng.integers(1, 60)))

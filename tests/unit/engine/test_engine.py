@@ -246,12 +246,16 @@ def _broken_clock() -> float:
     raise ZeroDivisionError("a secret message")
 
 
-async def test_idle_buffers_are_overwritten(tiny: TinyModel, start: Start) -> None:
-    """Soon after the last request, the state of the cache holds nothing of it."""
-    engine = start(tiny, scrub_after_s=0.01)
+async def test_what_ended_is_overwritten_while_others_run(tiny: TinyModel, start: Start) -> None:
+    """Without a further request and without a pause: the cells of an answer are cleared when it is over."""
+    engine = start(tiny, n_ctx=1024)
+    cache = engine._lanes["tiny"]._cache
     await answers(engine, request(9))
-    lane = engine._lanes["tiny"]
-    await until(lambda: not lane.needs_scrub)
+    await until(lambda: not cache.dirty_cells and not cache.garbage)
+    other = engine.submit(request(8, max_tokens=900))
+    await answers(engine, request(9))
+    await until(lambda: cache.garbage > 0 and not cache.dirty_cells)
+    other.cancel()
 
 
 async def test_several_models_share_the_loop(tiny: TinyModel, ending: TinyModel) -> None:

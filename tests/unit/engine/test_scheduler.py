@@ -69,7 +69,7 @@ class Bench:
             memory=self.memory,
             max_sequences=max_sequences,
             n_batch=n_batch,
-            prefill_tokens=prefill,
+            prefill_tokens=lambda _decoding: prefill,
         )
 
     def add(
