@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -44,6 +44,10 @@ from adyton_protocol.errors import (
 )
 
 _log: Final = logging.getLogger(__name__)
+DELIVERY_INTERVAL_S: Final = 0.002
+"""Tokens of small models come faster than anybody reads; what comes within this time is delivered together. First
+tokens and ends do not wait."""
+
 _STOP_TIMEOUT_S: Final = 60.0
 _MIN_RETRY_S: Final = 1.0
 _MAX_RETRY_S: Final = 60.0
@@ -80,6 +84,8 @@ class Engine:
         self._statuses: dict[str, LaneStatus] = {}
         self._interval_s = _MIN_RETRY_S
         self._last_finish_s = clock()
+        self._last_delivery_s = clock()
+        self._undelivered: dict[int, Group] = {}
         self._thread: threading.Thread | None = None
         self._pool: ThreadPool | None = None
         self._bells: dict[asyncio.AbstractEventLoop, Doorbell] = {}
@@ -301,11 +307,27 @@ class Engine:
                 in_transit = sum(group.request.model == name for group in self._inbox)
                 self._queued[name] = status.waiting_requests + in_transit
         self._learn_pace(finished, now_s)
-        self._deliver(touched)
+        self._undelivered.update((id(group), group) for group in touched)
+        if self._should_deliver():
+            self._deliver(self._undelivered.values())
+            self._undelivered.clear()
         for lane in self._lanes.values():
             lane.erase()
 
-    def _deliver(self, groups: Iterable[Group]) -> None:
+    def _should_deliver(self) -> bool:
+        """False while more is about to follow: waking, sealing and sending cost as much for one token as for three."""
+        now_s = self._clock()
+        waited = now_s - self._last_delivery_s >= DELIVERY_INTERVAL_S
+        if (
+            waited
+            or any(group.mailbox.urgent for group in self._undelivered.values())
+            or not any(lane.busy for lane in self._lanes.values())
+        ):
+            self._last_delivery_s = now_s
+            return True
+        return False
+
+    def _deliver(self, groups: Collection[Group]) -> None:
         """Hand a step's events to each event loop in one call."""
         by_bell: dict[Doorbell, list[Callable[[], None]]] = defaultdict(list)
         for group in groups:

@@ -23,9 +23,11 @@ class Mailbox:
 
     ``post`` and ``close`` are for the loop thread; ``receive`` and everything on the asyncio side runs in the
     caller's event loop. ``cancelled`` is written by one side and read by the other, and only ever becomes true.
+    ``urgent`` says that what is queued should not wait for more: a first token, an end.
     """
 
     __slots__ = (
+        "_begun",
         "_closing",
         "_failure",
         "_failure_out",
@@ -35,6 +37,7 @@ class Mailbox:
         "bell",
         "cancelled",
         "ended",
+        "urgent",
         "usage",
     )
 
@@ -44,6 +47,8 @@ class Mailbox:
         self.usage = usage
         self.cancelled = False
         self.ended = False
+        self.urgent = False
+        self._begun = False
         self._closing = False
         self._failure_out: EngineError | None = None
         self._outgoing: list[Event] = []
@@ -54,16 +59,19 @@ class Mailbox:
     def post(self, event: Event) -> None:
         """Queue an event for the next delivery."""
         self._outgoing.append(event)
+        if not self._begun or not isinstance(event, TextDelta):
+            self._begun = self.urgent = True
 
     def close(self, failure: EngineError | None = None) -> None:
         """Queue the end, after which nothing is posted; the first end counts."""
         if not self._closing:
-            self._closing = True
+            self._closing = self.urgent = True
             self._failure_out = failure
 
     def collect(self, usage: Usage) -> Callable[[], None]:
         """Take everything queued; return what the event loop has to run."""
         events, self._outgoing = self._outgoing, []
+        self.urgent = False
         ends, failure = self._closing, self._failure_out
 
         def receive() -> None:

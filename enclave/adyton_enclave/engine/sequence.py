@@ -110,10 +110,11 @@ class Sequence(ABC):
 
 
 class Outbox(Protocol):
-    """The loop thread's side of where a group's events go."""
+    """The loop thread's side of where a group's events go. What is ``urgent`` does not wait for more."""
 
     bell: Doorbell
     cancelled: bool
+    urgent: bool
 
     def close(self, failure: EngineError | None = None) -> None:
         """Queue the end, after which nothing is posted; the first end counts."""

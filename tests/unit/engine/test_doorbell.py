@@ -89,3 +89,22 @@ def test_a_late_reader_gets_the_same_text_in_fewer_pieces(
         texts = [event.text for event in own[:-1] if isinstance(event, TextDelta)]
         assert len(texts) == len(own) - 1
         assert "".join(texts) == "".join(text for at, text in pieces if at == index)
+
+
+async def test_what_somebody_waits_for_is_urgent() -> None:
+    """A first token and an end do not wait for more; the tokens between may."""
+    bell = Doorbell(asyncio.get_running_loop())
+    mailbox = Mailbox(bell, USAGE)
+    assert not mailbox.urgent
+    seen = []
+    for event in (
+        TextDelta(index=0, text="a"),
+        TextDelta(index=0, text="b"),
+        Finished(index=0, finish_reason="stop", usage=USAGE),
+    ):
+        mailbox.post(event)
+        seen.append(mailbox.urgent)
+        mailbox.collect(USAGE)()
+    mailbox.close()
+    bell.close()
+    assert [*seen, mailbox.urgent] == [True, False, True, True]
