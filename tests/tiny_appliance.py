@@ -27,6 +27,7 @@ sha256 = "{model.sha256}"
 license = "CC0-1.0"
 n_ctx = {TINY_N_CTX}
 role = "generator"
+embeddings = true
 [model.sampling]
 max_tokens = {TINY_MAX_TOKENS}
 """

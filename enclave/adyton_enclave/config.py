@@ -40,6 +40,7 @@ _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 
 AttesterName = Literal["gramine", "simulated"]
+ModelRole = Literal["generator", "embedding"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,8 @@ class Limits:
     max_sequences: int = 32
     max_candidates: int = 16
     max_prompts: int = 16
+    max_inputs: int = 2048
+    max_input_tokens: int = 300_000
     receive_timeout_s: int = 30
     request_timeout_s: int = 600
     keep_alive_s: int = 75
@@ -86,12 +89,20 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """One model to load; ``sha256`` is checked against the very bytes that are loaded."""
+    """One model to load; ``sha256`` is checked against the very bytes that are loaded.
+
+    Attributes:
+        role: A generator answers, and embeds as well if ``embeddings`` says so; an embedding model only embeds.
+        matryoshka: The model was trained so that the head of a vector is a vector; callers may ask for fewer
+            dimensions.
+    """
 
     name: str
     path: Path
     sha256: str
-    role: Literal["generator"]
+    role: ModelRole
+    embeddings: bool
+    matryoshka: bool
     n_ctx: int
     license: str
     sampling: SamplingSettings
@@ -309,6 +320,8 @@ def _limits(table: _Table) -> Limits:
         max_sequences=table.whole("max_sequences", standard.max_sequences, high=MAX_SEQUENCES),
         max_candidates=table.whole("max_candidates", standard.max_candidates, high=1024),
         max_prompts=table.whole("max_prompts", standard.max_prompts, high=1024),
+        max_inputs=table.whole("max_inputs", standard.max_inputs, high=65_536),
+        max_input_tokens=table.whole("max_input_tokens", standard.max_input_tokens, high=1 << 24),
         receive_timeout_s=table.whole("receive_timeout_s", standard.receive_timeout_s, high=3600),
         request_timeout_s=table.whole("request_timeout_s", standard.request_timeout_s, high=24 * 3600),
         keep_alive_s=table.whole("keep_alive_s", standard.keep_alive_s, high=3600),
@@ -363,19 +376,36 @@ def _model(table: _Table) -> ModelSettings:
     sha256 = table.text("sha256").removeprefix("sha256:")
     if not _SHA256_HEX.fullmatch(sha256):
         raise table.fail("sha256", "must be 64 lower-case hexadecimal digits")
-    if table.text("role", "generator") != "generator":
-        raise table.fail("role", 'must be "generator"')
+    role = _role(table)
+    embeddings = table.flag("embeddings", default=role == "embedding")
+    if role == "embedding" and not embeddings:
+        raise table.fail("embeddings", 'cannot be false with role = "embedding"')
+    matryoshka = table.flag("matryoshka", default=False)
+    if matryoshka and not embeddings:
+        raise table.fail("matryoshka", "requires embeddings = true")
     model = ModelSettings(
         name=name,
         path=Path(table.text("path")),
         sha256=sha256,
-        role="generator",
+        role=role,
+        embeddings=embeddings,
+        matryoshka=matryoshka,
         n_ctx=table.whole("n_ctx", low=32, high=1 << 24),
         license=table.text("license", "unspecified"),
         sampling=_sampling(table.table("sampling")),
     )
     table.finish()
     return model
+
+
+def _role(table: _Table) -> ModelRole:
+    match table.text("role", "generator"):
+        case "generator":
+            return "generator"
+        case "embedding":
+            return "embedding"
+        case _:
+            raise table.fail("role", 'must be "generator" or "embedding"')
 
 
 def _sampling(table: _Table) -> SamplingSettings:

@@ -31,7 +31,7 @@ class OpenReceipt:
         self._builder.response_data(data)
 
     def finish(
-        self, *, finish_reasons: list[str], usage: dict[str, int], streamed: bool, chat_id: str
+        self, *, finish_reasons: list[str], usage: dict[str, int], streamed: bool, chat_id: str | None
     ) -> Receipt:
         """Close the log, sign it with the key of the epoch that the request was sealed under, and keep it."""
         self._builder.generation_finished(finish_reasons=finish_reasons, usage=usage)

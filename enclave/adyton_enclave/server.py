@@ -94,6 +94,8 @@ def _model_spec(model: ModelSettings) -> ModelSpec:
         path=str(model.path),
         sha256=model.sha256,
         n_ctx=model.n_ctx,
+        generates=model.role == "generator",
+        embeddings=model.embeddings,
         sampling=SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -137,7 +139,10 @@ def make_api(configuration: Configuration, engine: EnginePort, surroundings: Sur
 
     served = {
         model.name: Served(
-            model=engine.models[model.name], max_tokens=model.sampling.max_tokens, license=model.license
+            model=engine.models[model.name],
+            max_tokens=model.sampling.max_tokens,
+            license=model.license,
+            matryoshka=model.matryoshka,
         )
         for model in configuration.models
     }
@@ -150,7 +155,14 @@ def make_api(configuration: Configuration, engine: EnginePort, surroundings: Sur
         wall_s=surroundings.wall_s,
     )
     return Api(
-        desk, served, RequestLimits(max_candidates=limits.max_candidates, max_prompts=limits.max_prompts)
+        desk,
+        served,
+        RequestLimits(
+            max_candidates=limits.max_candidates,
+            max_prompts=limits.max_prompts,
+            max_inputs=limits.max_inputs,
+            max_input_tokens=limits.max_input_tokens,
+        ),
     )
 
 

@@ -12,7 +12,9 @@
     sha256 = "9f86d0…"
     license = "Apache-2.0"
     n_ctx = 2048
-    role = "generator"
+    role = "generator"                # or "embedding"
+    embeddings = true                 # optional: a generator that also makes vectors
+    matryoshka = false                # optional: its vectors may be cut
 
     [model.sampling]
     temperature = 0.7
@@ -29,9 +31,24 @@ from typing import Final
 from adyton_protocol.errors import ConfigError
 
 _GENERATOR: Final = "generator"
+_SERVED_ROLES: Final = (_GENERATOR, "embedding")
 _SHA256_HEX_CHARS: Final = 64
 _HEX: Final = frozenset("0123456789abcdef")
 _VERSION: Final = 1
+_KEYS: Final = frozenset(
+    {
+        "name",
+        "file",
+        "sha256",
+        "license",
+        "n_ctx",
+        "role",
+        "embeddings",
+        "matryoshka",
+        "description",
+        "sampling",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +61,9 @@ class CatalogModel:
         sha256: Hexadecimal SHA-256 of the file.
         license: SPDX expression.
         n_ctx: Context window in tokens.
-        role: ``generator``, or another role that this version of the host does not start.
+        role: ``generator``, ``embedding``, or another role that this version of the host does not start.
+        embeddings: Whether it makes embeddings beside answers.
+        matryoshka: Whether callers may ask for shorter vectors.
         sampling: Defaults for clients that leave sampling parameters out.
     """
 
@@ -55,6 +74,8 @@ class CatalogModel:
     n_ctx: int
     role: str
     sampling: Mapping[str, float]
+    embeddings: bool = False
+    matryoshka: bool = False
 
 
 def default_catalog() -> Path:
@@ -104,15 +125,19 @@ def choose(path: Path, name: str | None) -> CatalogModel:
     """The model called ``name``, or the catalog's default; its file is there.
 
     Raises:
-        ConfigError: No such model, not one that answers, or its file is missing; the message lists names.
+        ConfigError: No such model, not one that is served by itself, or its file is missing; the message lists
+            names.
     """
     default, models = load_catalog(path)
-    generators = [model for model in models if model.role == _GENERATOR]
+    served = [model for model in models if model.role in _SERVED_ROLES]
     wanted = name if name is not None else default
-    chosen = next((model for model in generators if wanted is None or model.name == wanted), None)
+    if wanted is None:
+        chosen = next((model for model in served if model.role == _GENERATOR), None)
+    else:
+        chosen = next((model for model in served if model.name == wanted), None)
     if chosen is None:
-        names = ", ".join(model.name for model in generators) or "none"
-        raise ConfigError(f"no model called {wanted!r} in {path}; models that answer: {names}")
+        names = ", ".join(model.name for model in served) or "none"
+        raise ConfigError(f"no model called {wanted!r} in {path}; models that can be served: {names}")
     if not chosen.path.is_file():
         raise ConfigError(
             f"the file of model {chosen.name!r} is missing: {chosen.path}; `make models` builds the shipped "
@@ -125,7 +150,7 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
     if not isinstance(entry, dict):
         raise ConfigError(f"an entry of the catalog {catalog} is not a table")
     name = _text(entry, "name", catalog)
-    unknown = set(entry) - {"name", "file", "sha256", "license", "n_ctx", "role", "description", "sampling"}
+    unknown = set(entry) - _KEYS
     if unknown:
         raise ConfigError(f"model {name!r} in {catalog} has unknown keys: {', '.join(sorted(unknown))}")
     sha256 = _text(entry, "sha256", catalog).removeprefix("sha256:")
@@ -144,8 +169,19 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
         license=_text(entry, "license", catalog),
         n_ctx=n_ctx,
         role=_text(entry, "role", catalog) if "role" in entry else _GENERATOR,
+        embeddings=_flag(entry, "embeddings", catalog),
+        matryoshka=_flag(entry, "matryoshka", catalog),
         sampling=sampling,
     )
+
+
+def _flag(entry: Mapping[str, object], key: str, catalog: Path) -> bool:
+    value = entry.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(
+            f"an entry of the catalog {catalog} has something else than true or false under {key!r}"
+        )
+    return value
 
 
 def _text(entry: Mapping[str, object], key: str, catalog: Path) -> str:

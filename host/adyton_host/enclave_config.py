@@ -79,6 +79,11 @@ def _model_table(model: CatalogModel) -> dict[str, object]:
         "n_ctx": model.n_ctx,
         "license": model.license,
     }
+    # Left out when false, so that a configuration that asks for nothing new keeps its digest.
+    if model.embeddings:
+        table["embeddings"] = True
+    if model.matryoshka:
+        table["matryoshka"] = True
     if model.sampling:
         table["sampling"] = dict(model.sampling)
     return table

@@ -46,6 +46,10 @@ class Entry:
     license: str
     n_ctx: int
     role: str = "generator"
+    embeddings: bool = False
+    """Also makes embeddings; a model of role `embedding` does nothing else."""
+    matryoshka: bool = False
+    """Trained so that vectors may be cut."""
     description: str = ""
     sampling: Sampling = field(default_factory=Sampling)
 

@@ -8,6 +8,7 @@ from typing import Final
 from adyton_enclave.api.answer import Desk
 from adyton_enclave.api.chat import complete_chat
 from adyton_enclave.api.completions import complete_text
+from adyton_enclave.api.embeddings import embed
 from adyton_enclave.api.errors import (
     InternalError,
     NoSuchRoute,
@@ -26,12 +27,17 @@ from adyton_protocol.errors import EngineError
 MODELS_PATH: Final = "/v1/models"
 CHAT_PATH: Final = "/v1/chat/completions"
 COMPLETIONS_PATH: Final = "/v1/completions"
+EMBEDDINGS_PATH: Final = "/v1/embeddings"
 RECEIPTS_PREFIX: Final = "/v1/aci/receipts/"
 
 _Handler = Callable[
     [Desk, dict[str, Served], RequestLimits, InnerRequest, ExchangeFacts], Awaitable[InnerResponse]
 ]
-_POSTS: Final[dict[str, _Handler]] = {CHAT_PATH: complete_chat, COMPLETIONS_PATH: complete_text}
+_POSTS: Final[dict[str, _Handler]] = {
+    CHAT_PATH: complete_chat,
+    COMPLETIONS_PATH: complete_text,
+    EMBEDDINGS_PATH: embed,
+}
 
 
 class Api:

@@ -23,7 +23,7 @@ from adyton_enclave.engine import (
     Usage,
     sampling_key,
 )
-from adyton_protocol.errors import ContextOverflow, EngineError, InvalidRequest, UnknownModel
+from adyton_protocol.errors import ContextOverflow, EngineError, InvalidRequest, UnknownModel, UnsuitableModel
 
 _LARGE_PROMPT: Final = 16 * 1024
 
@@ -35,11 +35,13 @@ class Served:
     Attributes:
         max_tokens: Length of an answer when the request does not say.
         license: As the catalog names it.
+        matryoshka: Whether the model's vectors may be cut.
     """
 
     model: Model
     max_tokens: int
     license: str
+    matryoshka: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +72,24 @@ class Guidance:
     visible_control_ids: frozenset[int] = frozenset()
 
 
-def find_model(served: dict[str, Served], name: str) -> Served:
-    """The model of this name; ``default`` is the first one, unless a model bears that very name.
+def _generates(model: Model) -> bool:
+    return model.generates
+
+
+def find_model(served: dict[str, Served], name: str, suits: Callable[[Model], bool] = _generates) -> Served:
+    """The model of this name; ``default`` is the first one that suits, unless a model bears that very name.
 
     Raises:
         UnknownModel: There is none.
+        UnsuitableModel: There is, but it does not suit.
     """
     found = served.get(name)
     if found is None and name == DEFAULT_MODEL:
-        found = next(iter(served.values()), None)
+        found = next((each for each in served.values() if suits(each.model)), None)
     if found is None:
         raise UnknownModel("the model does not exist; GET /v1/models lists those that do", param="model")
+    if not suits(found.model):
+        raise UnsuitableModel("the operator does not serve this model at this endpoint", param="model")
     return found
 
 

@@ -20,6 +20,7 @@ WARNING_HEADER: Final = "adyton-warning"
 
 CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
+EMBEDDINGS: Final = "/v1/embeddings"
 _GENERATION: Final = (CHAT, COMPLETIONS)
 
 
@@ -107,6 +108,15 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         ),
         echo="The prompt before the answer. Not with `logprobs`: a prompt's log-probabilities are not computed.",
     ),
+    *_supported(
+        (EMBEDDINGS,),
+        model="A name of `GET /v1/models`; `default` or nothing is the first model that embeds.",
+        input="A text, token ids, or an array of either, none of them empty; bounded by the operator.",
+        encoding_format="`float` or `base64` (little-endian float32).",
+        dimensions="Shorter vectors, where the operator says that the model was trained for it.",
+        privacy="`off`, `size` or `cadence`, never below the operator's floor. Extension.",
+    ),
+    *_ignored((EMBEDDINGS,), user="Nothing about an end user is kept."),
     *_ignored(
         _GENERATION,
         user="Nothing about an end user is kept.",

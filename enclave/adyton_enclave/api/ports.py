@@ -4,7 +4,14 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from adyton_enclave.engine import Event, GenerationRequest, SamplingParams, Usage
+from adyton_enclave.engine import (
+    EmbeddingRequest,
+    Embeddings,
+    Event,
+    GenerationRequest,
+    SamplingParams,
+    Usage,
+)
 from adyton_protocol.digests import Digest
 
 
@@ -29,6 +36,16 @@ class Model(Protocol):
     @property
     def n_vocab(self) -> int:
         """Number of token ids."""
+        ...
+
+    @property
+    def generates(self) -> bool:
+        """Whether it answers."""
+        ...
+
+    @property
+    def embedding_width(self) -> int:
+        """Length of its vectors; 0 when it makes none."""
         ...
 
     @property
@@ -81,4 +98,8 @@ class Engine(Protocol):
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request, or raise an EngineError at once."""
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Turn texts into vectors. Cancelling the caller stops the work within one step."""
         ...

@@ -31,10 +31,19 @@ _MAX_TOKEN_DIGITS: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """Bounds that the operator sets."""
+    """Bounds that the operator sets.
+
+    Attributes:
+        max_candidates: Choices of each prompt.
+        max_prompts: Prompts of a plain completion.
+        max_inputs: Texts to embed.
+        max_input_tokens: Tokens of all texts to embed.
+    """
 
     max_candidates: int
     max_prompts: int
+    max_inputs: int = 2048
+    max_input_tokens: int = 300_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +122,7 @@ def parse_options(
         logprobs=logprobs,
         stream=stream,
         include_usage=_include_usage(fields, stream=stream),
-        privacy=_privacy(fields),
+        privacy=parse_privacy(fields),
         ignored=ignored,
     )
 
@@ -172,7 +181,12 @@ def _include_usage(fields: Fields, *, stream: bool) -> bool:
     return include
 
 
-def _privacy(fields: Fields) -> Profile | None:
+def parse_privacy(fields: Fields) -> Profile | None:
+    """The privacy profile that a request wishes for.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
     value = fields.text("privacy", max_chars=16)
     if value is None:
         return None

@@ -38,6 +38,15 @@ def add_parsers(commands: Any) -> None:
     adding.add_argument(
         "--n-ctx", type=positive, default=1024, metavar="K", help="context in tokens (default: 1024)"
     )
+    adding.add_argument(
+        "--embeddings", action="store_true", help="let it make embeddings as well (a second, small context)"
+    )
+    adding.add_argument("--only-embeddings", action="store_true", help="an embedding model: it never answers")
+    adding.add_argument(
+        "--matryoshka",
+        action="store_true",
+        help="its vectors may be cut (`dimensions`), as it was trained for",
+    )
     adding.add_argument("--description", default="", metavar="TEXT", help="one line for people")
     adding.add_argument("--default", action="store_true", help="serve it when no model is named")
     add_catalog(adding)
@@ -87,6 +96,8 @@ def run_add(arguments: argparse.Namespace) -> int:
     with path.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ConfigError(f"{path} is not a GGUF file")
+    if arguments.matryoshka and not (arguments.embeddings or arguments.only_embeddings):
+        raise ConfigError("--matryoshka needs --embeddings or --only-embeddings")
     file: Path = arguments.catalog
     catalog = read_catalog(file) if file.exists() else Catalog(default=None, models=())
     base, full = file.resolve().parent, path.resolve()
@@ -96,6 +107,9 @@ def run_add(arguments: argparse.Namespace) -> int:
         sha256=digest,
         license=arguments.license,
         n_ctx=arguments.n_ctx,
+        role="embedding" if arguments.only_embeddings else "generator",
+        embeddings=arguments.embeddings or arguments.only_embeddings,
+        matryoshka=arguments.matryoshka,
         description=arguments.description,
     )
     changed = with_entry(catalog, entry, make_default=arguments.default)

@@ -9,8 +9,19 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from adyton_enclave.config import Configuration, parse_configuration
-from adyton_enclave.engine import Event, Finished, GenerationRequest, SamplingParams, TextDelta, Usage
+from adyton_enclave.engine import (
+    EmbeddingRequest,
+    Embeddings,
+    Event,
+    Finished,
+    GenerationRequest,
+    SamplingParams,
+    TextDelta,
+    Usage,
+)
 from adyton_enclave.gateway import Gateway
 from adyton_enclave.keys import KeyRing
 from adyton_enclave.server import Surroundings, make_desk, make_gateway, make_ring
@@ -39,15 +50,17 @@ path = "fake.gguf"
 sha256 = "{digest}"
 n_ctx = 256
 license = "CC0-1.0"
+{model_extra}
 [model.sampling]
 temperature = 0.5
 max_tokens = 40
 """
 
 
-def configuration(extra: str = "") -> Configuration:
-    """A valid configuration, with more members on request."""
-    return parse_configuration(CONFIG.format(extra=extra, digest="a" * 64).encode())
+def configuration(extra: str = "", model_extra: str = "") -> Configuration:
+    """A valid configuration, with more members on request, of the file and of its one model."""
+    text = CONFIG.format(extra=extra, model_extra=model_extra, digest="a" * 64)
+    return parse_configuration(text.encode())
 
 
 IDENTITY = Digest("sha256:" + "1" * 64)
@@ -76,6 +89,8 @@ class FakeModel:
     identity: Digest = IDENTITY
     n_ctx: int = 256
     n_vocab: int = 256
+    generates: bool = True
+    embedding_width: int = 4
     defaults: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.5))
 
     def tokenize(self, text: str) -> list[int]:
@@ -144,6 +159,7 @@ class FakeEngine:
         self.refusal: EngineError | None = None
         self.generations: list[FakeGeneration] = []
         self.submitted = asyncio.Event()
+        self.embedded: list[EmbeddingRequest] = []
 
     def submit(self, request: GenerationRequest) -> FakeGeneration:
         if self.refusal is not None:
@@ -154,6 +170,15 @@ class FakeEngine:
         self.generations.append(generation)
         self.submitted.set()
         return generation
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Vectors that follow from a text's length and first token."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.embedded.append(request)
+        vectors = tuple(np.array([len(one), 2, one[0], 0], dtype=np.float32) for one in request.inputs)
+        usage = Usage(prompt_tokens=request.n_tokens, completion_tokens=0)
+        return Embeddings(vectors=vectors, usage=usage)
 
 
 class FakeAttester:
@@ -328,8 +353,8 @@ class Sealed:
 class Enclave:
     """Everything together."""
 
-    def __init__(self, extra: str = "", engine: FakeEngine | None = None) -> None:
-        self.configuration = configuration(extra)
+    def __init__(self, extra: str = "", engine: FakeEngine | None = None, *, model_extra: str = "") -> None:
+        self.configuration = configuration(extra, model_extra)
         self.clock = FakeClock()
         self.engine = FakeEngine() if engine is None else engine
         surroundings = self.clock.surroundings()

@@ -59,6 +59,25 @@ def test_an_unknown_model_is_answered_with_the_names_there_are(catalog: Path, na
         choose(catalog, name)
 
 
+def test_an_embedding_model_is_served_when_it_is_named(catalog: Path) -> None:
+    """Never as the first of a catalog; the enclave learns what it may do."""
+    text = (
+        "version = 1\n"
+        + entry("vectors", "embedding", "embeddings = true", "matryoshka = true")
+        + entry("first")
+    )
+    catalog.write_text(text)
+    (catalog.parent / "vectors.gguf").write_bytes(b"GGUF")
+    assert choose(catalog, None).name == "first"
+    chosen = choose(catalog, "vectors")
+    config = EnclaveConfig(simulation_platform=Path("/p"), models=(chosen,))
+    (model,) = tomllib.loads(config.to_toml(port=1))["model"]
+    assert (model["role"], model["embeddings"], model["matryoshka"]) == ("embedding", True, True)
+    catalog.write_text("version = 1\n" + entry("wrong", "embedding", 'embeddings = "yes"'))
+    with pytest.raises(ConfigError, match="embeddings"):
+        load_catalog(catalog)
+
+
 def test_a_missing_model_file_is_named(catalog: Path) -> None:
     """The operator learns which file, and what makes it."""
     (catalog.parent / "first.gguf").unlink()
