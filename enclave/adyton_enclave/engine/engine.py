@@ -78,6 +78,7 @@ class Engine:
         self._queued: dict[str, int] = {}
         self._embedding_inbox: list[EmbeddingTask] = []
         self._embedding: dict[str, list[EmbeddingTask]] = {}
+        self._forgotten: set[bytes] = set()
         self._notified = False
         self._stopping = False
         self._failed = False
@@ -251,6 +252,14 @@ class Engine:
             self._interval_s += _SMOOTHING * (interval_s - self._interval_s)
             self._last_finish_s = now_s
 
+    def forget_namespaces(self, namespaces: Collection[bytes]) -> None:
+        """Give up, before the next step, whatever is kept for these cache namespaces. From any thread."""
+        if namespaces:
+            with self._wake:
+                self._forgotten.update(namespaces)
+                self._notified = True
+                self._wake.notify()
+
     def _notify(self) -> None:
         """Wake the loop, so that it looks for cancelled requests."""
         with self._wake:
@@ -281,12 +290,16 @@ class Engine:
                         embedder.scrub()
             arrived, self._inbox = self._inbox, []
             to_embed, self._embedding_inbox = self._embedding_inbox, []
+            forgotten, self._forgotten = self._forgotten, set()
             self._notified = False
             stopping = self._stopping
         for group in arrived:
             self._lanes[group.request.model].add(group)
         for task in to_embed:
             self._embedders[task.request.model].add(task)
+        if forgotten:
+            for lane in self._lanes.values():
+                lane.forget_namespaces(forgotten)
         return not stopping
 
     def _step(self) -> None:

@@ -9,6 +9,8 @@ while nobody else hangs on. So forks of forks (tree search) cost what they cost 
 This module knows no tokens and no llama.cpp; it only counts.
 """
 
+from collections.abc import Iterable, Iterator
+
 from adyton_protocol.errors import OutOfMemory
 
 
@@ -99,6 +101,22 @@ class KvLease:
         self.release()
         self._leaf, self.length = head._leaf, length  # noqa: SLF001  # another lease
 
+    @property
+    def exclusive(self) -> int:
+        """Cells that a release would give back."""
+        cells, run = 0, self._leaf
+        while run is not None and run.holders == 1:
+            cells += run.cells
+            run = run.parent
+        return cells
+
+    def runs(self) -> Iterator[_Run]:
+        """The runs of cells that this lease holds, from its end to its beginning."""
+        run = self._leaf
+        while run is not None:
+            yield run
+            run = run.parent
+
     def release(self) -> None:
         """Give everything back that nobody else holds. Idempotent."""
         run = self._leaf
@@ -115,3 +133,8 @@ class KvLease:
         if self._leaf is None:
             raise ValueError("the lease was released")
         return self._leaf
+
+
+def held_cells(leases: Iterable[KvLease]) -> int:
+    """Cells of all these leases together, shared ones counted once."""
+    return sum(run.cells for run in {run for lease in leases for run in lease.runs()})

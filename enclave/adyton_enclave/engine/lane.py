@@ -5,7 +5,7 @@ A step is: plan, compute, draw, tell. Everything here runs in the loop thread.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.kv_cache import OrderedKvCache
 from adyton_enclave.engine.llama import LlamaContext, LlamaModel, NoKvSlot
 from adyton_enclave.engine.prefill_share import PrefillShare
+from adyton_enclave.engine.prefix_cache import PrefixCache
 from adyton_enclave.engine.request import TokenLogprob
 from adyton_enclave.engine.runner import BatchRunner
 from adyton_enclave.engine.sampler import Logits
@@ -30,7 +31,9 @@ class LaneStatus:
     running: int
     waiting_requests: int
     finished_requests: int
+    computed_tokens: int
     kv_cells_used: int
+    kv_cells_kept: int
     kv_cells_total: int
 
 
@@ -46,6 +49,10 @@ class Lane:
         self.context = LlamaContext(model, config)
         self.budget = KvBudget(self.context.n_cells)
         self._cache = OrderedKvCache(self.context, self.budget, config.max_sequences)
+        # The first ids run, then come the plug and the eraser.
+        first_id = config.max_sequences + 2
+        kept_ids = range(first_id, first_id + config.cached_sequences)
+        self._prefixes = PrefixCache(self._cache, kept_ids, config.prefix_cells)
         self._runner = BatchRunner(self.context)
         self._drawer = Drawer(model)
         self._share = PrefillShare(
@@ -57,10 +64,12 @@ class Lane:
             max_sequences=config.max_sequences,
             n_batch=self.context.n_batch,
             prefill_tokens=self._share.tokens,
+            cache=self._prefixes,
         )
         self._groups: dict[int, Group] = {}
         self._touched: dict[int, Group] = {}
         self._finished = 0
+        self._computed = 0
 
     @property
     def busy(self) -> bool:
@@ -74,7 +83,9 @@ class Lane:
             running=len(self._scheduler.running),
             waiting_requests=sum(not group.started for group in self._groups.values()),
             finished_requests=self._finished,
+            computed_tokens=self._computed,
             kv_cells_used=self.budget.used,
+            kv_cells_kept=self._prefixes.cells,
             kv_cells_total=self.budget.total,
         )
 
@@ -102,6 +113,7 @@ class Lane:
                 decoding = sum(item.count == 1 for item in work)
                 self._share.observe(decoding, count - decoding, self._clock() - started_s)
                 self._cache.placed(count)
+                self._computed += count
                 self._scheduler.advance(work)
                 self._draw([item.sequence for item in work if item.wants_logits], rows)
         touched = list(self._touched.values())
@@ -121,6 +133,13 @@ class Lane:
         self._scheduler.drop_all(group)
         group.mailbox.close(error)
         self._forget(group)
+
+    def forget_namespaces(self, namespaces: Collection[bytes]) -> None:
+        """Give up what is kept for these namespaces, and keep nothing more for them."""
+        self._prefixes.forget(namespaces)
+        for group in self._groups.values():
+            if group.cache_namespace in namespaces:
+                group.cache_namespace = None
 
     def fail_all(self, make_error: Callable[[], EngineError]) -> list[Group]:
         """End every request without touching llama.cpp, whose state may be broken."""
@@ -172,7 +191,7 @@ class Lane:
         if phase is Phase.PAUSED:
             self._scheduler.pause(sequence)
         elif phase is Phase.DONE:
-            self._scheduler.drop(sequence)
+            self._scheduler.finish(sequence)
             if group.over:
                 group.mailbox.close()
                 self._forget(group)

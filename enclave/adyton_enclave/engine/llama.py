@@ -206,8 +206,8 @@ class LlamaContext:
         params.n_ctx = config.n_ctx_total
         params.n_batch = min(config.n_batch, config.n_ctx_total)
         params.n_ubatch = min(config.n_ubatch, params.n_batch)
-        # Two more than run at once: the plug that keeps cells in order, and the eraser that clears them.
-        params.n_seq_max = config.max_sequences + 2
+        # Beside those that run: the plug that keeps cells in order, the eraser that clears them, what is kept.
+        params.n_seq_max = config.max_sequences + 2 + config.cached_sequences
         # One row of logits per sequence and step: the output buffer is sized for that, not for a batch.
         # (llama.cpp asserts that there is one for every sequence id.)
         params.n_outputs_max = params.n_seq_max

@@ -20,6 +20,8 @@ Rules, in order:
    had less by what its request needs, takes the place of the last sequence of the tenant that runs most.
 7. Whoever begins like a relative (a choice of the same prompt, a branch of the same tree) forks from whichever
    relative has most of it computed. If one is just computing more of it, the others wait for that.
+8. A request with a cache namespace forks from what is kept for that namespace, where no relative has more. What is
+   kept holds cells only as long as nobody needs them.
 
 The scheduler knows no llama.cpp: KV memory is an interface, so that its rules are tested without a model.
 """
@@ -31,6 +33,7 @@ from typing import Protocol
 
 from adyton_enclave.engine.fair_queue import FairQueue
 from adyton_enclave.engine.kv_budget import KvBudget
+from adyton_enclave.engine.prefix_cache import Hit, PrefixCache
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_protocol.errors import OutOfMemory
 
@@ -73,12 +76,14 @@ class Work:
 class _Origin:
     """Where a sequence that holds no cells can get some.
 
-    ``donor`` has the first ``length`` cells that it wants; ``building`` if a relative is computing more of them.
+    ``donor`` has the first ``length`` cells that it wants, or ``hit`` says what was kept of them; ``building`` if a
+    relative is computing more of them.
     """
 
     donor: Sequence | None
     length: int
     building: bool
+    hit: Hit | None = None
 
 
 class Scheduler:
@@ -93,6 +98,7 @@ class Scheduler:
         n_batch: int,
         prefill_tokens: Callable[[int], int],
         n_rows: int | None = None,
+        cache: PrefixCache | None = None,
     ) -> None:
         """Start idle.
 
@@ -103,9 +109,11 @@ class Scheduler:
             n_batch: Most tokens in a step.
             prefill_tokens: Most prompt tokens in a step that also decodes, given how many sequences it decodes.
             n_rows: Most rows of logits in a step, at least ``max_sequences``, the default.
+            cache: Where finished sequences are kept for their namespace; nothing is kept without.
         """
         self._budget = budget
         self._memory = memory
+        self._cache = PrefixCache(memory, (), 0) if cache is None else cache
         self._n_batch = n_batch
         self._prefill_tokens = prefill_tokens
         self._n_rows = max_sequences if n_rows is None else n_rows
@@ -172,6 +180,14 @@ class Scheduler:
             self._memory.truncate(sequence.seq_id, length)
             sequence.lease.truncate(length)
             sequence.n_computed = length
+
+    def finish(self, sequence: Sequence) -> None:
+        """Drop a sequence that came to its proper end; what it computed is kept for its namespace, if it has one."""
+        namespace = sequence.group.cache_namespace
+        if namespace is not None and sequence.lease is not None:
+            computed = sequence.token_ids[: sequence.n_computed]
+            self._cache.keep(namespace, computed, sequence.seq_id, sequence.lease)
+        self.drop(sequence)
 
     def drop(self, sequence: Sequence) -> None:
         """Take a sequence out for good, wherever it is. Idempotent.
@@ -243,11 +259,15 @@ class Scheduler:
                 self._release_crossed(item)
 
     def relieve(self) -> None:
-        """Take the cells of whoever misses them least: somebody paused, or who was admitted last; low before normal.
+        """Take the cells of whoever misses them least.
+
+        That is what is only kept, then somebody paused, then who was admitted last; low before normal.
 
         Raises:
             OutOfMemory: There is only one, so that nothing would be won.
         """
+        if self._cache.evict():
+            return
         parked = list(self._evictable())
         running = list(reversed(self._running)) if len(self._running) > 1 else []
         victims = [*filter(_is_low, parked), *filter(_is_low, running), *parked, *running]
@@ -257,6 +277,9 @@ class Scheduler:
 
     def _make_room(self) -> None:
         """Preempt until every decoding sequence has a cell and somebody can go on."""
+        wanted = min(self._n_batch, sum(sequence.n_remaining for sequence in self._running))
+        while self._budget.free < wanted and self._cache.evict():
+            pass
         while self._running:
             decoding = sum(sequence.n_remaining == 1 for sequence in self._running)
             if self._budget.free >= max(decoding, 1):
@@ -330,7 +353,13 @@ class Scheduler:
                         break
                 if other.phase is Phase.RUNNING:
                     promised = max(promised, common)
+            hit = None if group.cache_namespace is None else self._kept(sequence, group.cache_namespace)
+            if hit is not None and hit.length > max(length, promised):
+                return _Origin(None, hit.length, building=False, hit=hit)
         return _Origin(donor, length, promised > length)
+
+    def _kept(self, sequence: Sequence, namespace: bytes) -> Hit | None:
+        return self._cache.find(namespace, sequence.token_ids[: sequence.n_shareable])
 
     def _need(self, sequence: Sequence) -> int:
         """Cells that a waiting sequence takes until its next token can be drawn."""
@@ -343,12 +372,16 @@ class Scheduler:
             has_id = sequence.lease is not None or self._free_ids or self._inherits(sequence, origin)
             if has_id and sequence.n_remaining - origin.length <= self._room:
                 return True
+            if has_id and self._cache.evict(None if origin.hit is None else origin.hit.entry):
+                continue
             # The donor comes last: without it there would be more to compute.
             victims = sorted(self._evictable(sequence), key=lambda victim: victim is origin.donor)
             # An idle cache takes whatever fits at all; the reserve only protects those who run already.
             if has_id and not self._running and all(victim is origin.donor for victim in victims):
                 return True
             if not victims or (victims[0] is origin.donor and self._running):
+                if has_id and origin.hit is not None and self._cache.evict():
+                    continue
                 return False
             self._evict(victims[0])
 
@@ -396,6 +429,15 @@ class Scheduler:
         origin = self._origin(sequence)
         if sequence.lease is not None:
             del self._parked[sequence]
+        elif origin.hit is not None:
+            entry = origin.hit.entry
+            sequence.seq_id = self._free_ids.pop()
+            self._memory.copy(entry.seq_id, sequence.seq_id, origin.length)
+            sequence.lease = entry.lease.fork(origin.length)
+            sequence.n_computed = origin.length
+            self._cache.used(entry)
+            if not sequence.group.started:
+                sequence.group.n_cached = origin.length
         elif origin.donor is None or origin.donor.lease is None:
             sequence.seq_id = self._free_ids.pop()
             sequence.lease = self._budget.lease()

@@ -130,9 +130,21 @@ class Group(ABC):
         deadline_s: On the engine's monotonic clock; None is never.
         started: True once any of its sequences ran.
         held: Sequences in phase HELD.
+        cache_namespace: Where finished sequences are kept and looked for; None is nowhere.
+        n_cached: Prompt tokens that were found there.
     """
 
-    __slots__ = ("deadline_s", "held", "mailbox", "n_completion", "n_prompt", "request", "started")
+    __slots__ = (
+        "cache_namespace",
+        "deadline_s",
+        "held",
+        "mailbox",
+        "n_cached",
+        "n_completion",
+        "n_prompt",
+        "request",
+        "started",
+    )
 
     def __init__(self, request: GenerationRequest, mailbox: Outbox, deadline_s: float | None) -> None:
         """Start with nothing computed."""
@@ -143,6 +155,8 @@ class Group(ABC):
         self.n_completion = 0
         self.started = False
         self.held: list[Sequence] = []
+        self.cache_namespace = request.cache_namespace
+        self.n_cached = 0
 
     @property
     @abstractmethod
@@ -152,7 +166,11 @@ class Group(ABC):
     @property
     def usage(self) -> Usage:
         """Tokens so far."""
-        return Usage(prompt_tokens=self.n_prompt, completion_tokens=self.n_completion)
+        return Usage(
+            prompt_tokens=self.n_prompt,
+            completion_tokens=self.n_completion,
+            cached_prompt_tokens=self.n_cached,
+        )
 
     @abstractmethod
     def common(self, one: Sequence, other: Sequence, /) -> int:

@@ -19,6 +19,9 @@ how many there are, and their results differ in the last bits. (f32 is not offer
 MAX_SEQUENCES = 254
 """llama.cpp allows 256; one keeps the cells in order, and one clears them."""
 
+MAX_CACHED_SEQUENCES = 32
+"""Most finished sequences that are kept for a next turn; each takes one of llama.cpp's ids."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -34,6 +37,8 @@ class EngineConfig:
             holds up running streams; 0 means as many as measured times allow (``prefill_share``).
         max_sequences: Most sequences of one model in the KV cache at once, up to ``MAX_SEQUENCES``.
         max_queue: Most requests of one model that wait for their first step.
+        cache_cells: Most KV cells that are kept for later requests of those who ask for it; 0 keeps nothing, None is
+            half of ``n_ctx_total``. They are lent: whoever computes gets them back.
         kv_type_k: Type of cached keys.
         kv_type_v: Type of cached values.
         flash_attention: On in the batch-invariant profile.
@@ -48,6 +53,7 @@ class EngineConfig:
     prefill_tokens: int = 0
     max_sequences: int = 32
     max_queue: int = 128
+    cache_cells: int | None = None
     kv_type_k: KvType = "f16"
     kv_type_v: KvType = "q8_0"
     flash_attention: bool = True
@@ -65,8 +71,22 @@ class EngineConfig:
             raise ConfigError("engine.n_batch must hold one token of every sequence")
         if self.n_ctx_total < 1:
             raise ConfigError("engine.n_ctx_total must be positive")
+        if self.cache_cells is not None and not 0 <= self.cache_cells <= self.n_ctx_total:
+            raise ConfigError("engine.cache_cells must lie between 0 and engine.n_ctx_total")
         if self.prefill_tokens < 0 or self.max_queue < 0 or self.scrub_after_s < 0:
             raise ConfigError("engine.prefill_tokens, max_queue and scrub_after_s must not be negative")
+
+    @property
+    def prefix_cells(self) -> int:
+        """Cells lent to the prefix cache after resolving None; 0 where no sequence id is left for it."""
+        if not self.cached_sequences:
+            return 0
+        return self.n_ctx_total // 2 if self.cache_cells is None else self.cache_cells
+
+    @property
+    def cached_sequences(self) -> int:
+        """Most sequences that are kept."""
+        return 0 if self.cache_cells == 0 else min(MAX_CACHED_SEQUENCES, MAX_SEQUENCES - self.max_sequences)
 
     @property
     def compute_threads(self) -> int:

@@ -12,6 +12,7 @@ from adyton_enclave.engine.choice import ChoiceGroup
 from adyton_enclave.engine.doorbell import Doorbell
 from adyton_enclave.engine.generation import Mailbox
 from adyton_enclave.engine.kv_budget import KvBudget
+from adyton_enclave.engine.prefix_cache import PrefixCache
 from adyton_enclave.engine.request import GenerationRequest, Priority, Usage
 from adyton_enclave.engine.scheduler import Scheduler, Work
 from adyton_enclave.engine.sequence import Phase, Sequence
@@ -58,10 +59,17 @@ class Bench:
     """A scheduler over a cell map, stepped by hand."""
 
     def __init__(
-        self, *, cells: int = 100, max_sequences: int = 4, n_batch: int = 16, prefill: int = 8
+        self,
+        *,
+        cells: int = 100,
+        max_sequences: int = 4,
+        n_batch: int = 16,
+        prefill: int = 8,
+        kept: int = 0,
     ) -> None:
         self.budget = KvBudget(cells)
         self.memory = CellMap()
+        self.prefixes = PrefixCache(self.memory, range(max_sequences, max_sequences + kept), cells)
         self.n_batch = n_batch
         self.computed: Counter[str] = Counter()
         self.scheduler = Scheduler(
@@ -70,18 +78,27 @@ class Bench:
             max_sequences=max_sequences,
             n_batch=n_batch,
             prefill_tokens=lambda _decoding: prefill,
+            cache=self.prefixes,
         )
 
     def add(
-        self, prompt: int, *, answer: int = 4, n: int = 1, tenant: str = "", priority: Priority = "normal"
+        self,
+        prompt: int,
+        *,
+        answer: int = 4,
+        n: int = 1,
+        tenant: str = "",
+        priority: Priority = "normal",
+        namespace: bytes | None = None,
+        first: int = 1,
     ) -> ChoiceGroup:
         loop = asyncio.new_event_loop()
         bell = Doorbell(loop)
         bell.close()
         loop.close()
         request = GenerationRequest(
-            model="m", prompt_token_ids=(1,) * prompt, max_tokens=answer, key=bytes(32), n=n, tenant=tenant,
-            priority=priority,
+            model="m", prompt_token_ids=(first,) * prompt, max_tokens=answer, key=bytes(32), n=n, tenant=tenant,
+            priority=priority, cache_namespace=namespace,
         )  # fmt: skip
         mailbox = Mailbox(bell, Usage(prompt_tokens=prompt, completion_tokens=0))
         group = ChoiceGroup(request, mailbox, None)
@@ -101,7 +118,7 @@ class Bench:
         for sequence in drew:
             sequence.token_ids.append(2)
             if sequence.n_generated >= sequence.group.request.max_tokens:
-                self.scheduler.drop(sequence)
+                self.scheduler.finish(sequence)
         assert self.memory.used == self.budget.used <= self.budget.total
         return drew
 
@@ -115,6 +132,7 @@ def test_everything_finishes_and_nothing_leaks(data: st.DataObject) -> None:
         max_sequences=data.draw(st.integers(1, 6)),
         n_batch=data.draw(st.integers(6, 20)),
         prefill=data.draw(st.integers(1, 20)),
+        kept=data.draw(st.integers(0, 3)),
     )
     groups: list[ChoiceGroup] = []
     for _ in range(data.draw(st.integers(1, 12))):
@@ -123,7 +141,12 @@ def test_everything_finishes_and_nothing_leaks(data: st.DataObject) -> None:
                 prompt, answer = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 10))
                 tenant, n = data.draw(st.sampled_from("ab")), data.draw(st.integers(1, 4))
                 priority: Priority = data.draw(st.sampled_from(["low", "normal"]))
-                groups.append(bench.add(prompt, answer=answer, n=n, tenant=tenant, priority=priority))
+                namespace = data.draw(st.sampled_from([None, b"m" * 32, b"o" * 32]))
+                groups.append(
+                    bench.add(
+                        prompt, answer=answer, n=n, tenant=tenant, priority=priority, namespace=namespace
+                    )
+                )
             case "step":
                 bench.step()
             case _ if groups:
@@ -138,6 +161,8 @@ def test_everything_finishes_and_nothing_leaks(data: st.DataObject) -> None:
         for sequence in group.sequences:
             assert sequence.phase is Phase.DONE
             assert sequence in cancelled or sequence.n_generated == group.request.max_tokens
+    assert bench.budget.used == bench.memory.used == bench.prefixes.cells
+    bench.prefixes.forget({b"m" * 32, b"o" * 32})
     assert bench.budget.used == bench.memory.used == 0
     assert not bench.scheduler.busy
 
