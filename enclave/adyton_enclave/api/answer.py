@@ -2,17 +2,17 @@
 """One generation as an answer, whole or streamed, with its receipt.
 
 What the receipt commits to is exactly what the caller sees: the whole JSON body, or all ``data:`` events before the
-receipt. A stream is: opening, deltas, one finish per choice, usage on request, receipt comment and ``[DONE]`` in
+receipt. A stream is: opening, deltas, the end of each choice, closing, receipt comment and ``[DONE]`` in
 one group. A stream that fails ends with an error event instead; no receipt, no ``[DONE]``.
 """
 
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from adyton_enclave.api.errors import InternalError, error_event
+from adyton_enclave.api.errors import InternalError
+from adyton_enclave.api.events import Json, dump
 from adyton_enclave.api.generate import Guidance, Served, Terms, Work, usage_json
 from adyton_enclave.api.parameters import warning_headers
 from adyton_enclave.api.pieces import Choice, Delta, Ended, PlainReader, Reader, best
@@ -29,8 +29,6 @@ from adyton_protocol.sse import receipt_comment
 
 _DONE: Final = b"data: [DONE]\n\n"
 
-Json = dict[str, object]
-
 
 class Presenter(Protocol):
     """How one endpoint words its answers."""
@@ -40,20 +38,24 @@ class Presenter(Protocol):
         """The ``id`` of the answer."""
         ...
 
-    def opening(self) -> Sequence[Json]:
-        """What a stream begins with."""
+    def opening(self) -> bytes:
+        """Events that a stream begins with; may be none, like all of these."""
         ...
 
-    def delta(self, piece: Delta) -> Json:
-        """More of a choice."""
+    def delta(self, piece: Delta) -> bytes:
+        """Events that tell more of a choice."""
         ...
 
-    def finished(self, piece: Ended) -> Json:
-        """The end of a choice."""
+    def finished(self, piece: Ended) -> bytes:
+        """Events that tell the end of a choice."""
         ...
 
-    def usage(self, usage: Usage) -> Json:
-        """The usage event of a stream."""
+    def closing(self, usage: Usage) -> bytes:
+        """Events after the end of all choices."""
+        ...
+
+    def failed(self, error: EngineError) -> bytes:
+        """Events that end a stream that failed; the last is ``errors.error_event``, by which clients know."""
         ...
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
@@ -99,15 +101,6 @@ class Job:
     warnings: tuple[str, ...] = ()
 
 
-def _dump(value: Json) -> bytes:
-    # ASCII, so that no reader takes a Unicode line separator for the end of a line.
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
-
-
-def _event(value: Json) -> bytes:
-    return b"data: " + _dump(value) + b"\n\n"
-
-
 async def serve(desk: Desk, job: Job) -> InnerResponse:
     """Run the generation.
 
@@ -140,7 +133,7 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
             profile=profile,
         )
     choices = best(await _gather(work, job.reader), prompts=len(job.prompts), n=options.n)
-    body = _dump(job.presenter.whole(choices, work.usage))
+    body = dump(job.presenter.whole(choices, work.usage))
     receipt.response_data(body)
     signed = receipt.finish(
         finish_reasons=[choice.finish_reason or "" for choice in choices],
@@ -171,22 +164,21 @@ async def _stream(work: Work, job: Job, receipt: OpenReceipt) -> AsyncGenerator[
     presenter = job.presenter
     finish_reasons = [""] * work.choices
     try:
-        opening = b"".join(_event(value) for value in presenter.opening())
-        if opening:
-            receipt.response_data(opening)
-            yield opening
+        if group := presenter.opening():
+            receipt.response_data(group)
+            yield group
         async with contextlib.aclosing(work.events()) as events:
             async for event in events:
                 for piece in job.reader.read(event):
                     if isinstance(piece, Ended):
                         finish_reasons[piece.index] = piece.finish_reason
-                        group = _event(presenter.finished(piece))
+                        group = presenter.finished(piece)
                     else:
-                        group = _event(presenter.delta(piece))
-                    receipt.response_data(group)
-                    yield group
-        if job.options.include_usage:
-            group = _event(presenter.usage(work.usage))
+                        group = presenter.delta(piece)
+                    if group:
+                        receipt.response_data(group)
+                        yield group
+        if group := presenter.closing(work.usage):
             receipt.response_data(group)
             yield group
         signed = receipt.finish(
@@ -197,9 +189,9 @@ async def _stream(work: Work, job: Job, receipt: OpenReceipt) -> AsyncGenerator[
         )
         yield receipt_comment(signed.to_bytes()) + _DONE
     except EngineError as error:
-        yield error_event(error)
+        yield presenter.failed(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the stream ends authenticated and says nothing
         note(Happening.INTERNAL_ERROR, error=error)
-        yield error_event(InternalError("the answer could not be completed"))
+        yield presenter.failed(InternalError("the answer could not be completed"))
     finally:
         work.cancel()

@@ -4,14 +4,17 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from adyton_enclave.api.answer import Desk, Job, Json, serve
+from adyton_enclave.api.answer import Desk, Job, serve
 from adyton_enclave.api.chat_request import parse_chat_request
 from adyton_enclave.api.chat_task import prepare_chat
+from adyton_enclave.api.errors import error_event
+from adyton_enclave.api.events import Json, event
 from adyton_enclave.api.generate import Served, find_model, usage_details_json
 from adyton_enclave.api.pieces import Choice, Delta, Ended, Reader, ReasoningDelta, ToolCallDelta
 from adyton_enclave.api.types import Options, RequestLimits
 from adyton_enclave.engine import TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
+from adyton_protocol.errors import EngineError
 
 _ID_BYTES: Final = 12
 
@@ -86,29 +89,35 @@ class ChatPresenter:
         if options.stream and options.include_usage:
             self._tail["usage"] = None
 
-    def _chunk(self, index: int, delta: Json, *, logprobs: Json | None, finish_reason: str | None) -> Json:
+    def _chunk(self, index: int, delta: Json, *, logprobs: Json | None, finish_reason: str | None) -> bytes:
         choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return {**self._head, **self._tail, "choices": [choice]}
+        return event({**self._head, **self._tail, "choices": [choice]})
 
-    def opening(self) -> Sequence[Json]:
+    def opening(self) -> bytes:
         """One chunk per choice that names the role."""
         delta: Json = {"role": "assistant", "content": ""}
-        return [
+        return b"".join(
             self._chunk(index, delta, logprobs=None, finish_reason=None) for index in range(self._options.n)
-        ]
+        )
 
-    def delta(self, piece: Delta) -> Json:
+    def delta(self, piece: Delta) -> bytes:
         """More text, reasoning or tool calls."""
         logprobs = None if self._options.logprobs is None else _logprobs_json(piece.logprobs)
         return self._chunk(piece.index, _delta_json(piece), logprobs=logprobs, finish_reason=None)
 
-    def finished(self, piece: Ended) -> Json:
+    def finished(self, piece: Ended) -> bytes:
         """The end of a choice."""
         return self._chunk(piece.index, {}, logprobs=None, finish_reason=piece.finish_reason)
 
-    def usage(self, usage: Usage) -> Json:
-        """A chunk without choices."""
-        return {**self._head, **self._tail, "choices": [], "usage": self._usage_json(usage)}
+    def closing(self, usage: Usage) -> bytes:
+        """A chunk without choices that holds the usage, if it was asked for."""
+        if not self._options.include_usage:
+            return b""
+        return event({**self._head, **self._tail, "choices": [], "usage": self._usage_json(usage)})
+
+    def failed(self, error: EngineError) -> bytes:
+        """The error alone."""
+        return error_event(error)
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
         """The answer in one piece."""

@@ -4,15 +4,17 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from adyton_enclave.api.answer import Desk, Job, Json, serve
+from adyton_enclave.api.answer import Desk, Job, serve
 from adyton_enclave.api.chat import fingerprint
 from adyton_enclave.api.completion_request import parse_completion_request
+from adyton_enclave.api.errors import error_event
+from adyton_enclave.api.events import Json, event
 from adyton_enclave.api.generate import Guidance, Served, find_model, off_loop, usage_details_json
 from adyton_enclave.api.pieces import Choice, Delta, Ended
 from adyton_enclave.api.types import Options, RequestLimits
 from adyton_enclave.engine import TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
-from adyton_protocol.errors import InvalidRequest
+from adyton_protocol.errors import EngineError, InvalidRequest
 
 _ID_BYTES: Final = 12
 
@@ -58,32 +60,39 @@ class CompletionPresenter:
     def _choice(self, index: int, text: str, *, logprobs: Json | None, finish_reason: str | None) -> Json:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def opening(self) -> Sequence[Json]:
+    def opening(self) -> bytes:
         """The echoes; text completions have no roles."""
-        return [
-            {**self._head, "choices": [self._choice(index, echo, logprobs=None, finish_reason=None)]}
+        return b"".join(
+            self._chunk(self._choice(index, echo, logprobs=None, finish_reason=None))
             for index in range(len(self._echoes) * self._options.n)
             if (echo := self._echo(index))
-        ]
+        )
+
+    def _chunk(self, choice: Json) -> bytes:
+        return event({**self._head, "choices": [choice]})
 
     def _echo(self, index: int) -> str:
         return self._echoes[index // self._options.n]
 
-    def delta(self, piece: Delta) -> Json:
+    def delta(self, piece: Delta) -> bytes:
         """More text. Plain completions have no other pieces."""
         logprobs = self._logprobs_json(piece.index, piece.logprobs)
         text = piece.text if isinstance(piece, TextDelta) else ""
-        choice = self._choice(piece.index, text, logprobs=logprobs, finish_reason=None)
-        return {**self._head, "choices": [choice]}
+        return self._chunk(self._choice(piece.index, text, logprobs=logprobs, finish_reason=None))
 
-    def finished(self, piece: Ended) -> Json:
+    def finished(self, piece: Ended) -> bytes:
         """The end of a choice."""
-        choice = self._choice(piece.index, "", logprobs=None, finish_reason=piece.finish_reason)
-        return {**self._head, "choices": [choice]}
+        return self._chunk(self._choice(piece.index, "", logprobs=None, finish_reason=piece.finish_reason))
 
-    def usage(self, usage: Usage) -> Json:
-        """An event without choices."""
-        return {**self._head, "choices": [], "usage": usage_details_json(usage, reasoning_tokens=0)}
+    def closing(self, usage: Usage) -> bytes:
+        """An event without choices that holds the usage, if it was asked for."""
+        if not self._options.include_usage:
+            return b""
+        return event({**self._head, "choices": [], "usage": usage_details_json(usage, reasoning_tokens=0)})
+
+    def failed(self, error: EngineError) -> bytes:
+        """The error alone."""
+        return error_event(error)
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
         """The answer in one piece."""

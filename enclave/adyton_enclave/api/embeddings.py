@@ -7,16 +7,16 @@ receipt commits to the whole body.
 
 import asyncio
 import base64
-import json
 from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from adyton_enclave.api.answer import Desk, Json
+from adyton_enclave.api.answer import Desk
 from adyton_enclave.api.embedding_request import EmbeddingCall, Input, parse_embedding_call
 from adyton_enclave.api.errors import UnsupportedParameter
+from adyton_enclave.api.events import Json, dump
 from adyton_enclave.api.generate import Served, find_model
 from adyton_enclave.api.parameters import warning_headers
 from adyton_enclave.api.types import RequestLimits
@@ -113,8 +113,8 @@ def _body(result: Embeddings, model: Served, length: int, encoding: Literal["flo
         {"object": "embedding", "index": index, "embedding": _written(_unit(vector[:length]), encoding)}
         for index, vector in enumerate(result.vectors)
     ]
-    answer = {"object": "list", "data": data, "model": model.model.name, "usage": _usage_json(result)}
-    return json.dumps(answer, separators=(",", ":")).encode("ascii")
+    answer: Json = {"object": "list", "data": data, "model": model.model.name, "usage": _usage_json(result)}
+    return dump(answer)
 
 
 def _unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

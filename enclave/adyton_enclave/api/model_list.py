@@ -3,7 +3,7 @@
 
 import json
 
-from adyton_enclave.api.answer import Json
+from adyton_enclave.api.events import Json
 from adyton_enclave.api.generate import Served, find_model
 
 
