@@ -83,8 +83,9 @@ measured-files:  ## Rewrite the list of measured modules after adding or removin
 	     cd ../protocol && find adyton_protocol -name '*.py'; } | LC_ALL=C sort; } > manifests/measured-files.txt
 
 .PHONY: openapi
-openapi: setup  ## Rewrite docs/openapi.json after changing the API.
+openapi: setup  ## Rewrite docs/openapi.json and the tables of docs/api.md after changing the API.
 	@$(BIN)/python docs/generators/openapi_document.py
+	@$(BIN)/python docs/generators/api_page.py
 
 .PHONY: pins
 pins: setup  ## Resolve and hash the dependencies anew after changing pyproject.toml.

@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
+from adyton_protocol.errors import Cancelled, EngineError
+from api_page import PAGE, with_tables
 from appliance import Appliance
 from open_api import INNER_URL, open_api
 from openapi_document import ERRORS, OUTPUT, as_text, openapi_document
@@ -135,6 +137,27 @@ def cases_of(label: str) -> Iterator[Case]:
 def test_the_document_is_up_to_date() -> None:
     """docs/openapi.json is what `make openapi` writes."""
     assert OUTPUT.read_text(encoding="utf-8") == as_text(openapi_document())
+
+
+def test_the_page_is_up_to_date() -> None:
+    """The tables of docs/api.md are what `make openapi` writes."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_tables(page)
+    assert page.count("<!-- table: ") == len(BODIES) + 1
+
+
+def subclasses(of: type[EngineError]) -> Iterator[type[EngineError]]:
+    """All that are defined in the enclave or the protocol."""
+    for found in of.__subclasses__():
+        if found.__module__.startswith("adyton_"):
+            yield found
+        yield from subclasses(found)
+
+
+def test_every_error_is_documented() -> None:
+    """There is no error of the engine or the API that the table does not list."""
+    # Nobody is left to read that a request was cancelled.
+    assert set(subclasses(EngineError)) - {Cancelled} == set(ERRORS)
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
