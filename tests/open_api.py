@@ -67,6 +67,7 @@ name = "{TINY}"
 path = "{model.path}"
 sha256 = "{model.sha256}"
 n_ctx = {TINY_N_CTX}
+embeddings = true
 [model.sampling]
 max_tokens = {TINY_MAX_TOKENS}
 """.encode()

@@ -21,7 +21,7 @@ def _nullable(schema: Schema) -> Schema:
 
 def answer_schemas() -> dict[str, Schema]:
     """Components by name."""
-    return {**_shared(), **_chat(), **_completion(), **_models(), **_receipt()}
+    return {**_shared(), **_chat(), **_completion(), **_embedding(), **_models(), **_receipt()}
 
 
 def _shared() -> dict[str, Schema]:
@@ -133,6 +133,23 @@ def _completion() -> dict[str, Schema]:
                 "usage": _nullable(ref("Usage")),
             },
             optional=("usage",),
+        )
+    }
+
+
+def _embedding() -> dict[str, Schema]:
+    base64: Schema = {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian."}
+    vector: Schema = {"anyOf": [array({"type": "number"}, low=1), base64]}
+    return {
+        "EmbeddingList": answered(
+            {
+                "object": one_of("list"),
+                "data": array(
+                    answered({"object": one_of("embedding"), "index": _COUNT, "embedding": vector}), low=1
+                ),
+                "model": _STRING,
+                "usage": answered({"prompt_tokens": _COUNT, "total_tokens": _COUNT}),
+            }
         )
     }
 

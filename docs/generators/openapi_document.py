@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from adyton_enclave.api.app import CHAT_PATH, COMPLETIONS_PATH, MODELS_PATH, RECEIPTS_PREFIX
+from adyton_enclave.api.app import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MODELS_PATH, RECEIPTS_PREFIX
 from adyton_enclave.api.errors import (
     InternalError,
     NoSuchRoute,
@@ -29,6 +29,7 @@ from adyton_protocol.errors import (
     OutOfMemory,
     QueueFull,
     UnknownModel,
+    UnsuitableModel,
 )
 from adyton_protocol.receipt import RECEIPT_HEADER, RECEIPT_ID_HEADER
 from answer_schemas import answer_schemas
@@ -43,6 +44,7 @@ ERRORS: Final[tuple[type[EngineError], ...]] = (
     UnsupportedParameter,
     ContextOverflow,
     UnknownModel,
+    UnsuitableModel,
     NoSuchRoute,
     WrongMethod,
     WrongMediaType,
@@ -89,13 +91,22 @@ _COMPLETION_REFINEMENTS: Final = {
     "best_of": "Must be at least n, and n itself with stream.",
     "prompt": "Token ids must be of the model's vocabulary.",
 }
+_EMBEDDING_REFINEMENTS: Final = {
+    "dimensions": "At most the model's own, and fewer only if it was trained for it.",
+    "input": "Token ids must be of the model's vocabulary, and all tokens within the operator's bound.",
+}
 """What makes a request invalid and a schema cannot say, by field."""
 
 
 def standard_limits() -> RequestLimits:
     """The bounds of an enclave whose configuration sets none."""
     limits = Limits()
-    return RequestLimits(max_candidates=limits.max_candidates, max_prompts=limits.max_prompts)
+    return RequestLimits(
+        max_candidates=limits.max_candidates,
+        max_prompts=limits.max_prompts,
+        max_inputs=limits.max_inputs,
+        max_input_tokens=limits.max_input_tokens,
+    )
 
 
 def openapi_document(limits: RequestLimits | None = None) -> Schema:
@@ -137,6 +148,15 @@ def _paths() -> Schema:
                 answer="Completion",
                 event="Completion",
                 refinements=_COMPLETION_REFINEMENTS,
+            )
+        },
+        EMBEDDINGS_PATH: {
+            "post": _generation(
+                "createEmbedding",
+                "Vectors of texts.",
+                request="EmbeddingRequest",
+                answer="EmbeddingList",
+                refinements=_EMBEDDING_REFINEMENTS,
             )
         },
         MODELS_PATH: {
@@ -186,7 +206,7 @@ def _json(description: str, schema: str) -> Schema:
 
 
 def _generation(
-    name: str, summary: str, *, request: str, answer: str, event: str, refinements: Mapping[str, str]
+    name: str, summary: str, *, request: str, answer: str, event: str = "", refinements: Mapping[str, str]
 ) -> Schema:
     refused = (
         InvalidRequest,
@@ -194,6 +214,7 @@ def _generation(
         UnsupportedParameter,
         ContextOverflow,
         UnknownModel,
+        UnsuitableModel,
         WrongMediaType,
         QueueFull,
         InternalError,
@@ -206,11 +227,11 @@ def _generation(
         "requestBody": {"required": True, "content": {"application/json": {"schema": ref(request)}}},
         "responses": {
             "200": {
-                "description": "The answer, whole or as server-sent events.",
+                "description": "The answer, whole or as server-sent events." if event else "The answer.",
                 "headers": _ANSWER_HEADERS,
                 "content": {
                     "application/json": {"schema": ref(answer)},
-                    "text/event-stream": {"schema": _event(event)},
+                    **({"text/event-stream": {"schema": _event(event)}} if event else {}),
                 },
             },
             **_refusals(*refused),

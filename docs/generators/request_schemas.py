@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from adyton_enclave.api import chat_request, types
+from adyton_enclave.api.embedding_request import MAX_DIMENSIONS
 from adyton_enclave.api.fields import MAX_TEXT_CHARS
-from adyton_enclave.api.parameters import CHAT, COMPLETIONS, PARAMETERS, Parameter, Treatment
+from adyton_enclave.api.parameters import CHAT, COMPLETIONS, EMBEDDINGS, PARAMETERS, Parameter, Treatment
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.privacy import Profile
 from schema_words import Schema, array, asked, flag, one_of, or_null, real, ref, text, whole
 
 _INT64: Final = 2**63
 _ANY_TEXT: Final = text(high=MAX_TEXT_CHARS)
+_PRIVACY: Final = one_of(*(profile.value for profile in Profile))
 
 
 def request_schemas(limits: RequestLimits) -> dict[str, Schema]:
@@ -47,6 +49,7 @@ def request_schemas(limits: RequestLimits) -> dict[str, Schema]:
         "TokenIds": array(whole(0, types.MAX_TOKENS - 1), low=1),
         "ChatCompletionRequest": _chat(limits),
         "CompletionRequest": _completion(limits),
+        "EmbeddingRequest": _embedding(limits),
     }
 
 
@@ -88,6 +91,19 @@ def _completion(limits: RequestLimits) -> Schema:
     }
 
 
+def _embedding(limits: RequestLimits) -> Schema:
+    full = text(low=1, high=MAX_TEXT_CHARS)
+    token_ids = array(whole(0, types.MAX_TOKENS - 1), low=1, high=limits.max_input_tokens)
+    several = array({"anyOf": [full, token_ids]}, low=1, high=limits.max_inputs)
+    shapes = {
+        "model": text(high=types.MAX_MODEL_CHARS),
+        "encoding_format": one_of("float", "base64"),
+        "dimensions": whole(1, MAX_DIMENSIONS),
+        "privacy": _PRIVACY,
+    }
+    return _request(EMBEDDINGS, {"input": {"anyOf": [full, token_ids, several]}}, shapes)
+
+
 def _common(limits: RequestLimits) -> dict[str, Schema]:
     return {
         "model": text(high=types.MAX_MODEL_CHARS),
@@ -105,7 +121,7 @@ def _common(limits: RequestLimits) -> dict[str, Schema]:
         "seed": whole(-_INT64, _INT64 - 1),
         "stream": flag(),
         "stream_options": ref("StreamOptions"),
-        "privacy": one_of(*(profile.value for profile in Profile)),
+        "privacy": _PRIVACY,
     }
 
 

@@ -66,6 +66,13 @@ def test_node_gets_logprobs(results: Any) -> None:
     assert [len(token["top_logprobs"]) for token in content] == [2, 2, 2]
 
 
+def test_node_gets_embeddings(results: Any) -> None:
+    """The SDK asks for base64 and decodes it; the vectors have length one and differ."""
+    first, second = results["embeddings"]
+    assert sum(value * value for value in first) == pytest.approx(1.0, abs=1e-5)
+    assert first != second
+
+
 def test_node_raises_its_own_errors(results: Any) -> None:
     """400 and 404 arrive as the SDK's exceptions."""
     bad, missing = results["badRequest"], results["unknownModel"]

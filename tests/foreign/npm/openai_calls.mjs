@@ -39,6 +39,8 @@ const calls = {
       model, messages, max_tokens: 3, temperature: 0, logprobs: true, top_logprobs: 2,
     }),
   completion: () => client.completions.create({ model, prompt: "the", max_tokens: 4, temperature: 0 }),
+  embeddings: async () =>
+    (await client.embeddings.create({ model, input: ["the", "an"] })).data.map(({ embedding }) => embedding),
   badRequest: () => client.chat.completions.create({ model, messages, temperature: -1 }),
   unknownModel: () => client.chat.completions.create({ model: "no-such-model", messages }),
   abort: async () => {
