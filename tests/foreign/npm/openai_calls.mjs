@@ -48,7 +48,7 @@ const calls = {
       model, messages, max_tokens: 400, temperature: 0, stream: true,
     });
     let events = 0;
-    for await (const _ of stream) if (++events === 3) stream.controller.abort();
+    for await (const _ of stream) if (events++ === 2) stream.controller.abort();
     return { events, after: (await client.models.list()).data.length };
   },
 };
