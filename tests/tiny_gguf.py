@@ -60,17 +60,19 @@ def make_tiny_gguf(
     kv_heads: int = 2,
     n_ctx: int = 1024,
     ends: bool = False,
+    head: int = 32,
+    more_tokens: int = 0,
     broken: bool = False,
     template: str | None = TEMPLATE,
 ) -> TinyModel:
     """Write the file. Without ``ends`` the model never draws a control token, so answers run to their limit.
 
-    With ``broken`` all logits are NaN.
+    With ``broken`` all logits are NaN. ``more_tokens`` fills the vocabulary up with words that no text needs.
     """
     rng = np.random.default_rng(seed)
     tokens = [*CONTROLS, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
+    tokens += [f"filler{number}" for number in range(more_tokens)]
     n_vocab = len(tokens)
-    head = 32
     inner = 2 * width
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_name("tiny")

@@ -165,7 +165,13 @@ def _models() -> dict[str, Schema]:
                 "identity": {**_DIGEST, "description": "Digest of everything that can change an answer."},
                 "n_ctx": {"type": "integer", "minimum": 1, "description": "Tokens of prompt and answer."},
                 "license": _STRING,
-            }
+                "reproducible": {
+                    "type": "boolean",
+                    "description": "Whether logits are the same, bit for bit, whatever shares the batch.",
+                },
+                "not_reproducible_because": _STRING,
+            },
+            optional=("not_reproducible_because",),
         ),
         "ModelList": answered({"object": one_of("list"), "data": array(ref("Model"))}),
     }

@@ -347,6 +347,8 @@ def _engine(table: _Table, limits: Limits) -> EngineConfig:
         kv_type_k=_kv_type(table, "kv_type_k", standard.kv_type_k),
         kv_type_v=_kv_type(table, "kv_type_v", standard.kv_type_v),
         flash_attention=table.flag("flash_attention", default=standard.flash_attention),
+        batch_invariant=table.flag("batch_invariant", default=standard.batch_invariant),
+        require_reproducible=table.flag("require_reproducible", default=standard.require_reproducible),
     )
     table.finish()
     return settings

@@ -224,7 +224,8 @@ async def boot(
         AttestationError: The platform gives no quote.
     """
     await _load(engine)
-    note(Happening.MODELS_LOADED, models=len(engine.models))
+    exact = sum(model.why_inexact is None for model in engine.models.values())
+    note(Happening.MODELS_LOADED, models=len(engine.models), reproducible=exact)
     ring = make_ring(configuration, engine, surroundings)
     desk = make_desk(configuration, attester, ring, surroundings)
     await desk.attest(None)

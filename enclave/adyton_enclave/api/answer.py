@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from adyton_enclave.api.errors import InternalError
 from adyton_enclave.api.events import Json, dump
 from adyton_enclave.api.generate import Guidance, Served, Terms, Work, usage_json
-from adyton_enclave.api.parameters import warning_headers
+from adyton_enclave.api.parameters import NOT_REPRODUCIBLE, warning_headers
 from adyton_enclave.api.pieces import Choice, Delta, Ended, PlainReader, Reader, best
 from adyton_enclave.api.ports import Engine
 from adyton_enclave.api.types import Options
@@ -120,7 +120,8 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
     model = job.served.model
     receipt = desk.book.open(job.request, job.facts, model=model.name, identity=model.identity)
     profile = desk.profile(options.privacy)
-    warnings = warning_headers((*options.ignored, *job.warnings))
+    doubtful = options.seed is not None and model.why_inexact is not None
+    warnings = warning_headers((*options.ignored, *job.warnings), NOT_REPRODUCIBLE if doubtful else "")
     if options.stream:
         return InnerResponse(
             status=200,

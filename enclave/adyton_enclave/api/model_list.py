@@ -9,6 +9,7 @@ from adyton_enclave.api.generate import Served, find_model
 
 def _model_json(served: Served, created: int) -> Json:
     model = served.model
+    reason = {} if model.why_inexact is None else {"not_reproducible_because": model.why_inexact}
     return {
         "id": model.name,
         "object": "model",
@@ -17,6 +18,8 @@ def _model_json(served: Served, created: int) -> Json:
         "identity": model.identity,
         "n_ctx": model.n_ctx,
         "license": served.license,
+        "reproducible": model.why_inexact is None,
+        **reason,
     }
 
 

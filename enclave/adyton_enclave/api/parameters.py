@@ -16,7 +16,10 @@ from adyton_enclave.api.errors import UnsupportedParameter
 from adyton_enclave.api.fields import Fields, same
 
 WARNING_HEADER: Final = "adyton-warning"
-"""Inner response header: ``ignored: name, name``."""
+"""Inner response header: ``ignored: name, name``, and whatever else a caller should know, after semicolons."""
+
+NOT_REPRODUCIBLE: Final = "seed: this model is not reproducible"
+"""What a caller is told who sets a seed where the model's logits depend on what shares its batch."""
 
 CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
@@ -82,7 +85,8 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         top_p="Above 0, to 1.",
         top_k="0 is off. Extension, as in vLLM.",
         min_p="0 to 1; 0 is off. Extension, as in vLLM.",
-        seed="Equal seeds give equal answers on the same model identity, whatever else is running.",
+        seed="Equal seeds give equal answers on the same model identity, whatever else is running, if "
+        "/v1/models calls the model reproducible; if not, adyton-warning says so.",
         frequency_penalty="-2 to 2, on what the answer holds so far.",
         presence_penalty="-2 to 2, on what the answer holds so far.",
         repetition_penalty="0.01 to 2; 1 is off; prompt and answer count. Extension, as in vLLM.",
@@ -177,7 +181,13 @@ def treat(fields: Fields, endpoint: str) -> tuple[str, ...]:
     return tuple(ignored)
 
 
-def warning_headers(ignored: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """The header that names what was ignored, or none. Names are of the table, never the caller's own."""
+def warning_headers(ignored: Iterable[str], *others: str) -> tuple[tuple[str, str], ...]:
+    """The header that names what was ignored, or none. Names are of the table, never the caller's own.
+
+    Args:
+        ignored: Names of parameters.
+        others: Further warnings; empty ones say nothing.
+    """
     names = ", ".join(ignored)
-    return ((WARNING_HEADER, f"ignored: {names}"),) if names else ()
+    warnings = [warning for warning in (names and f"ignored: {names}", *others) if warning]
+    return ((WARNING_HEADER, "; ".join(warnings)),) if warnings else ()

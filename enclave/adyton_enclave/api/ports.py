@@ -49,6 +49,11 @@ class Model(Protocol):
         ...
 
     @property
+    def why_inexact(self) -> str | None:
+        """Why the same request may get another answer next time; None when it cannot."""
+        ...
+
+    @property
     def defaults(self) -> SamplingParams:
         """Sampling for requests that leave it out."""
         ...

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as _bindings
 
+from adyton_enclave.engine.invariance import read_weights
 from adyton_enclave.engine.model_file import CookieFile, read_verified
-from adyton_enclave.engine.settings import EngineConfig, KvType
+from adyton_enclave.engine.settings import OWN_SEQUENCES, EngineConfig, KvType
 from adyton_protocol.errors import ConfigError, EngineStopped, OutOfMemory
 
 _lib: Any = _bindings
@@ -49,15 +50,24 @@ class NoKvSlot(OutOfMemory):
 class LlamaModel:
     """Weights and vocabulary. Thread-safe for reading."""
 
-    def __init__(self, path: str, sha256: str) -> None:
+    def __init__(self, path: str, sha256: str, *, batch_invariant: bool = True) -> None:
         """Load the file's verified bytes into memory.
+
+        Args:
+            path: A file under the host's control.
+            sha256: Expected digest.
+            batch_invariant: Let llama.cpp use no kernel whose results depend on the batch where another is at
+                hand. All models of a process must agree: ggml asks once, when it first multiplies by a K-quant.
 
         Raises:
             ConfigError: The file is missing, has another digest, or is no model that llama.cpp can load.
         """
         data = read_verified(path, sha256)
+        self.weights = read_weights(data)
         params = _lib.llama_model_default_params()
         params.n_gpu_layers = 0
+        params.use_extra_bufts = self.weights.repack or not batch_invariant
+        os.environ["GGML_CPU_TILED_MM"] = "0" if batch_invariant else "1"
         # SECURITY: no mapping and no reading later on; every tensor is copied out of the verified bytes now.
         params.load_mode = _lib.LLAMA_LOAD_MODE_NONE
         params.lazy_mode = _lib.LLAMA_LAZY_MODE_OFF
@@ -153,9 +163,11 @@ class LlamaBatch:
     """Input of one step: four arrays that numpy fills and C reads. Owned by the loop thread."""
 
     def __init__(self, capacity: int) -> None:
-        """Make room for ``capacity`` tokens, each in exactly one sequence."""
+        """Make room for ``capacity`` tokens, each in exactly one sequence, and a filler."""
         self.capacity = capacity
         self.n_tokens = 0
+        self.n_rows = 0
+        capacity += 1
         self._token = np.zeros(capacity, dtype=np.int32)
         self._pos = np.zeros(capacity, dtype=np.int32)
         self._seq = np.zeros(capacity, dtype=np.int32)
@@ -178,6 +190,7 @@ class LlamaBatch:
     def clear(self) -> None:
         """Start a new step."""
         self.n_tokens = 0
+        self.n_rows = 0
 
     def add(self, token_ids: Sequence[int], start: int, seq_id: int, *, wants_logits: bool) -> None:
         """Append consecutive tokens of a sequence; logits, if wanted, are those of the last."""
@@ -190,7 +203,18 @@ class LlamaBatch:
         self._wants[begin:end] = 0
         if wants_logits:
             self._wants[end - 1] = 1
+            self.n_rows += 1
         self.n_tokens = end
+
+    def fill(self, seq_id: int) -> bool:
+        """Append a token of no meaning where tokens or rows of logits would be alone; true if that was so."""
+        if self.n_tokens != 1 and self.n_rows != 1:
+            return False
+        end = self.n_tokens
+        self._token[end] = self._pos[end] = 0
+        self._seq[end] = seq_id
+        self._wants[end] = self.n_rows
+        return True
 
 
 class LlamaContext:
@@ -204,10 +228,15 @@ class LlamaContext:
         """
         params = _lib.llama_context_default_params()
         params.n_ctx = config.n_ctx_total
-        params.n_batch = min(config.n_batch, config.n_ctx_total)
-        params.n_ubatch = min(config.n_ubatch, params.n_batch)
-        # Beside those that run: the plug that keeps cells in order, the eraser that clears them, what is kept.
-        params.n_seq_max = config.max_sequences + 2 + config.cached_sequences
+        # Beside those that run: the plug that keeps cells in order, the eraser that clears them, what is kept, and
+        # the filler, which is the last.
+        params.n_seq_max = config.max_sequences + config.cached_sequences + OWN_SEQUENCES
+        fills = config.batch_invariant and model.weights.needs_two_rows
+        self._filler = params.n_seq_max - 1 if fills else None
+        self.n_batch = min(config.n_batch, config.n_ctx_total - fills)
+        params.n_batch = self.n_batch + fills
+        # The filler of a full step must not start a micro-batch of its own.
+        params.n_ubatch = config.n_ubatch if config.n_ubatch < self.n_batch else params.n_batch
         # One row of logits per sequence and step: the output buffer is sized for that, not for a batch.
         # (llama.cpp asserts that there is one for every sequence id.)
         params.n_outputs_max = params.n_seq_max
@@ -233,8 +262,8 @@ class LlamaContext:
         self._n_outputs = int(params.n_outputs_max)
         self._logits_at: int | None = None
         self._logits = np.empty((0, self._n_vocab), dtype=np.float32)
-        self.n_cells = int(_lib.llama_n_ctx(self._context))
-        self.n_batch = int(_lib.llama_n_batch(self._context))
+        # One cell is the filler's.
+        self.n_cells = int(_lib.llama_n_ctx(self._context)) - fills
 
     @property
     def handle(self) -> Any:
@@ -248,8 +277,12 @@ class LlamaContext:
             NoKvSlot: No cells; nothing changed.
             EngineStopped: Anything else; the state of the cache is unknown.
         """
-        batch.struct.n_tokens = batch.n_tokens
+        filled = self._filler is not None and batch.fill(self._filler)
+        batch.struct.n_tokens = batch.n_tokens + filled
         status = int(_lib.llama_decode(self._context, batch.struct))
+        if filled and self._filler is not None:
+            # Its cell is the topmost one, so that taking it away leaves no hole.
+            self.remove(self._filler)
         if status == _NO_KV_SLOT:
             raise NoKvSlot("llama.cpp found no KV cells for the step")
         if status != 0:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from adyton_enclave.engine.chat_template import ChatTemplate
 from adyton_enclave.engine.grammar import GrammarCompiler
+from adyton_enclave.engine.invariance import why_inexact
 from adyton_enclave.engine.llama import LlamaModel
 from adyton_enclave.engine.request import Constraint
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
@@ -25,21 +26,30 @@ class LoadedModel:
         generates: Whether it answers.
         embedding_width: Length of its vectors; 0 when it makes none.
         defaults: Sampling for requests that leave it out.
+        why_inexact: Why the same request may get other logits next time; None when it cannot.
     """
 
     def __init__(self, spec: ModelSpec, config: EngineConfig) -> None:
         """Load the verified file.
 
         Raises:
-            ConfigError: See :class:`LlamaModel`; or ``n_ctx`` exceeds what the model or the KV cache can do.
+            ConfigError: See :class:`LlamaModel`; or ``n_ctx`` exceeds what the model or the KV cache can do; or
+                answers cannot be reproduced though the configuration requires it.
         """
-        self.llama = LlamaModel(spec.path, spec.sha256)
+        self.llama = LlamaModel(spec.path, spec.sha256, batch_invariant=config.batch_invariant)
         limit = min(self.llama.n_ctx_train, config.n_ctx_total) if spec.generates else self.llama.n_ctx_train
         if not 1 < spec.n_ctx <= limit:
             self.llama.close()
             raise ConfigError(
                 f"model {spec.name!r}: n_ctx must lie between 2 and the smaller of the model's "
                 f"{self.llama.n_ctx_train} and engine.n_ctx_total, {config.n_ctx_total}"
+            )
+        self.why_inexact = why_inexact(self.llama.weights, config)
+        if config.require_reproducible and self.why_inexact is not None:
+            self.llama.close()
+            raise ConfigError(
+                f"model {spec.name!r} is not reproducible, which engine.require_reproducible demands: "
+                f"{self.why_inexact}"
             )
         # Made now, so that no request pays for it.
         self._pieces = self.llama.pieces

@@ -3,7 +3,7 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from adyton_enclave.engine.request import SamplingParams
 from adyton_protocol.errors import ConfigError
@@ -11,13 +11,16 @@ from adyton_protocol.errors import ConfigError
 KvType = Literal["f16", "q8_0", "q4_0"]
 """Element types of the KV cache.
 
-Answers are independent of the batch with keys in f16 and values in q8_0, the default. With both in f16, ggml's
-CPU backend takes three different paths through attention, depending on how many tokens are computed at once and
-how many there are, and their results differ in the last bits. (f32 is not offered: ggml casts it to f16.)
+Answers are independent of the batch with all pairs but one; the default is keys in f16 and values in q8_0. With
+both in f16, ggml's CPU backend takes three different paths through attention, depending on how many tokens are
+computed at once and how many there are, and their results differ. (f32 is not offered: ggml casts it to f16.)
 """
 
-MAX_SEQUENCES = 254
-"""llama.cpp allows 256; one keeps the cells in order, and one clears them."""
+OWN_SEQUENCES: Final = 3
+"""Sequence ids of the engine itself: one keeps the cells in order, one clears them, one fills up single rows."""
+
+MAX_SEQUENCES: Final = 256 - OWN_SEQUENCES
+"""llama.cpp allows 256."""
 
 MAX_CACHED_SEQUENCES = 32
 """Most finished sequences that are kept for a next turn; each takes one of llama.cpp's ids."""
@@ -41,7 +44,10 @@ class EngineConfig:
             half of ``n_ctx_total``. They are lent: whoever computes gets them back.
         kv_type_k: Type of cached keys.
         kv_type_v: Type of cached values.
-        flash_attention: On in the batch-invariant profile.
+        flash_attention: Without it, logits depend on what shares the batch.
+        batch_invariant: Do without kernels that make logits depend on the batch where that has a price: prefill of
+            K-quants, and single streams over weights in floating point.
+        require_reproducible: Refuse to load a model whose logits depend on the batch; see ``invariance``.
         scrub_after_s: Idle seconds after which the KV buffers of embeddings are overwritten with zeros. Generation
             clears its cells at once.
     """
@@ -57,6 +63,8 @@ class EngineConfig:
     kv_type_k: KvType = "f16"
     kv_type_v: KvType = "q8_0"
     flash_attention: bool = True
+    batch_invariant: bool = True
+    require_reproducible: bool = False
     scrub_after_s: float = 0.25
 
     def __post_init__(self) -> None:

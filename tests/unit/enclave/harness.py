@@ -91,6 +91,7 @@ class FakeModel:
     n_vocab: int = 256
     generates: bool = True
     embedding_width: int = 4
+    why_inexact: str | None = None
     defaults: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.5))
 
     def tokenize(self, text: str) -> list[int]:

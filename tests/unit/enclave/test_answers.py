@@ -211,6 +211,19 @@ async def test_models_are_listed_with_their_identity(enclave: Enclave) -> None:
     assert (missing.status, missing.error()["code"]) == (404, "model_not_found")
 
 
+async def test_a_model_that_cannot_be_reproduced_is_labelled(enclave: Enclave) -> None:
+    """It says so in the list, and to whoever sets a seed; others are not bothered."""
+    exact = (await enclave.ask(method="GET", path="/v1/models/fake")).json()
+    assert (exact["reproducible"], "not_reproducible_because" in exact) == (True, False)
+    assert "adyton-warning" not in (await enclave.ask(CHAT | {"seed": 1})).headers
+    enclave.engine.models["fake"].why_inexact = "flash attention is off"
+    inexact = (await enclave.ask(method="GET", path="/v1/models/fake")).json()
+    assert (inexact["reproducible"], inexact["not_reproducible_because"]) == (False, "flash attention is off")
+    seeded = await enclave.ask(CHAT | {"seed": 1, "user": "u"})
+    assert seeded.headers["adyton-warning"] == "ignored: user; seed: this model is not reproducible"
+    assert "adyton-warning" not in (await enclave.ask(CHAT)).headers
+
+
 @pytest.mark.parametrize("model", ["fake", "default", None])
 async def test_the_model_may_be_the_default(enclave: Enclave, model: str | None) -> None:
     """No name, or ``default``, is the first configured model; the answer says its real name."""

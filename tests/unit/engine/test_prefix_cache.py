@@ -16,6 +16,7 @@ from adyton_enclave.engine import Engine, EngineConfig, GenerationRequest, Sampl
 from adyton_enclave.engine.kv_budget import KvBudget, KvLease
 from adyton_enclave.engine.prefix_cache import PrefixCache
 from adyton_enclave.engine.sequence import Phase
+from adyton_enclave.engine.settings import MAX_SEQUENCES
 from adyton_protocol.errors import ConfigError
 
 Start = Callable[..., Engine]
@@ -115,7 +116,7 @@ def test_without_a_budget_nothing_is_kept() -> None:
         assert shelf.found(MINE, [1] * 10) == 0
         assert shelf.budget.used == 0
     assert EngineConfig(cache_cells=0).cached_sequences == 0
-    assert EngineConfig(max_sequences=254).prefix_cells == 0
+    assert EngineConfig(max_sequences=MAX_SEQUENCES).prefix_cells == 0
     assert EngineConfig(n_ctx_total=1000).prefix_cells == 500
     with pytest.raises(ConfigError):
         EngineConfig(cache_cells=10**9)
