@@ -3,6 +3,7 @@
 
 from typing import Final
 
+from adyton_enclave.api.types import SERVICE_TIERS
 from schema_words import Schema, answered, array, one_of, ref
 
 _STRING: Final[Schema] = {"type": "string"}
@@ -75,6 +76,7 @@ def _chat() -> dict[str, Schema]:
         "created": _TIME,
         "model": _STRING,
         "system_fingerprint": _FINGERPRINT,
+        "service_tier": one_of(*sorted(set(SERVICE_TIERS.values()))),
     }
     message = answered({"role": one_of("assistant"), "content": _STRING, "refusal": _NULL})
     delta = answered({"role": one_of("assistant"), "content": _STRING}, optional=("role", "content"))
@@ -90,7 +92,8 @@ def _chat() -> dict[str, Schema]:
                 "object": one_of("chat.completion"),
                 "choices": array(answered({**choice, "message": message}), low=1),
                 "usage": ref("Usage"),
-            }
+            },
+            optional=("service_tier",),
         ),
         "ChatCompletionChunk": answered(
             {
@@ -101,7 +104,7 @@ def _chat() -> dict[str, Schema]:
                 ),
                 "usage": _nullable(ref("Usage")),
             },
-            optional=("usage",),
+            optional=("service_tier", "usage"),
         ),
     }
 
@@ -129,10 +132,11 @@ def _completion() -> dict[str, Schema]:
                 "created": _TIME,
                 "model": _STRING,
                 "system_fingerprint": _FINGERPRINT,
+                "service_tier": one_of(*sorted(set(SERVICE_TIERS.values()))),
                 "choices": array(answered(choice)),
                 "usage": _nullable(ref("Usage")),
             },
-            optional=("usage",),
+            optional=("service_tier", "usage"),
         )
     }
 

@@ -23,6 +23,7 @@ from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.config import Limits
 from adyton_protocol.errors import (
     ContextOverflow,
+    DeadlineExceeded,
     EngineError,
     EngineStopped,
     InvalidRequest,
@@ -43,6 +44,7 @@ ERRORS: Final[tuple[type[EngineError], ...]] = (
     UnknownParameter,
     UnsupportedParameter,
     ContextOverflow,
+    DeadlineExceeded,
     UnknownModel,
     UnsuitableModel,
     NoSuchRoute,
@@ -213,6 +215,7 @@ def _generation(
         UnknownParameter,
         UnsupportedParameter,
         ContextOverflow,
+        DeadlineExceeded,
         UnknownModel,
         UnsuitableModel,
         WrongMediaType,

@@ -121,6 +121,9 @@ def _common(limits: RequestLimits) -> dict[str, Schema]:
         "seed": whole(-_INT64, _INT64 - 1),
         "stream": flag(),
         "stream_options": ref("StreamOptions"),
+        "service_tier": one_of(*types.SERVICE_TIERS),
+        "deadline_ms": whole(1, types.MAX_DEADLINE_MS),
+        "cache_salt": text(low=types.MIN_SALT_CHARS, high=types.MAX_SALT_CHARS),
         "privacy": _PRIVACY,
     }
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from adyton_enclave.cache_namespaces import CacheNamespaces
 from adyton_enclave.keys import ReceiptSigner
 from adyton_enclave.privacy import Profile
 from adyton_protocol.digests import Digest
@@ -47,6 +48,7 @@ class ExchangeFacts:
         tenant: The host's tag of who shares a turn in the queue, or an empty string. SECURITY: attacker-controlled
             and unauthenticated; it may decide when a request is computed, never what is answered, what is shared
             or what a receipt says.
+        namespaces: Of the epoch that the request was sealed under, for callers who ask for caching.
     """
 
     enc: bytes
@@ -55,6 +57,7 @@ class ExchangeFacts:
     signer: ReceiptSigner
     accepted_at: int
     tenant: str = field(default="", repr=False)
+    namespaces: CacheNamespaces = field(default_factory=CacheNamespaces, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -269,6 +269,7 @@ class Gateway:
             signer=opened.epoch.signer,
             accepted_at=opened.accepted_at,
             tenant=opened.tenant,
+            namespaces=opened.epoch.namespaces,
         )
         return await self._application(inner, facts)
 

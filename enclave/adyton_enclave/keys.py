@@ -8,6 +8,7 @@ Rules that hold in this module:
   request cannot be opened any more.
 - Life is counted by the monotonic clock, because the wall clock belongs to the host. Only the ``not_after`` that
   clients compare with *their* clock is wall time.
+- What an epoch's callers had cached goes when its keys do.
 - A key id is never given out again while it is live.
 - Every accepted ``enc`` is remembered for as long as its key lives. A full memory ends the epoch early.
 
@@ -16,11 +17,13 @@ The ring is used from the event loop's thread only; none of its methods awaits, 
 
 import hashlib
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from adyton_enclave.cache_namespaces import CacheNamespaces
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import KeyConfigMismatch, ReplayedRequest
 from adyton_protocol.hpke import Kem, KemPrivateKey
@@ -50,7 +53,7 @@ class ReceiptSigner:
         return self._private_key.sign(message)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class KeyEpoch:
     """The keys of one epoch, what was attested about them, and what they have already opened.
 
@@ -59,6 +62,8 @@ class KeyEpoch:
         keyset: What the quote binds, the public halves among it.
         ends_s: Monotonic second from which the next epoch is current.
         expires_s: Monotonic second from which nothing sealed to these keys is accepted.
+        seen: Digests of the encapsulated keys that were accepted.
+        namespaces: Under which its callers may share cached prefixes.
     """
 
     private_keys: Mapping[int, KemPrivateKey]
@@ -67,6 +72,7 @@ class KeyEpoch:
     ends_s: float
     expires_s: float
     seen: set[bytes]
+    namespaces: CacheNamespaces
 
     @property
     def key_configs(self) -> bytes:
@@ -103,6 +109,7 @@ class KeyRing:
         monotonic: Callable[[], float],
         wall_s: Callable[[], int],
         first_key_id: int,
+        forget: Callable[[AbstractSet[bytes]], None] = lambda _namespaces: None,
     ) -> None:
         """Make the first epoch.
 
@@ -112,10 +119,12 @@ class KeyRing:
             wall_s: Unix seconds, only for what clients read.
             first_key_id: Where to start counting key ids, 0 to 255. A random start keeps a restarted enclave
                 from announcing, under the same id, a key that a client would mistake for the one it attested.
+            forget: Told which cache namespaces died with an epoch.
         """
         self._settings = settings
         self._monotonic = monotonic
         self._wall_s = wall_s
+        self._forget = forget
         self._next_key_id = first_key_id % _KEY_IDS
         self._next_number = 0
         self._previous_digest: Digest | None = None
@@ -129,7 +138,7 @@ class KeyRing:
         for epoch in older:
             epoch.ends_s = min(epoch.ends_s, now_s)
             epoch.expires_s = min(epoch.expires_s, now_s + self._settings.overlap_s)
-        self._epochs = [*older, self._make_epoch(now_s)]
+        self._keep([*older, self._make_epoch(now_s)])
         return self._epochs[-1]
 
     def current(self) -> KeyEpoch:
@@ -183,7 +192,15 @@ class KeyRing:
         now_s = self._monotonic()
         if now_s >= self._epochs[-1].ends_s:
             self.rotate()
-        self._epochs = [epoch for epoch in self._epochs if now_s < epoch.expires_s]
+        if any(now_s >= epoch.expires_s for epoch in self._epochs):
+            self._keep([epoch for epoch in self._epochs if now_s < epoch.expires_s])
+
+    def _keep(self, epochs: list[KeyEpoch]) -> None:
+        """Let go of all other epochs, and of what their callers had cached."""
+        gone = [epoch for epoch in self._epochs if epoch not in epochs]
+        self._epochs = epochs
+        for epoch in gone:
+            self._forget(epoch.namespaces.end())
 
     def _take_key_id(self) -> int:
         """The next id, counting round. At most two epochs live, so an id returns long after its key is gone."""
@@ -210,6 +227,7 @@ class KeyRing:
             ends_s=now_s + self._settings.epoch_s,
             expires_s=now_s + life_s,
             seen=set(),
+            namespaces=CacheNamespaces(),
         )
 
     def _make_keyset(self, configs: list[KeyConfig], signer: ReceiptSigner, *, not_after: int) -> Keyset:

@@ -126,6 +126,7 @@ def make_ring(configuration: Configuration, engine: EnginePort, surroundings: Su
         monotonic=surroundings.monotonic,
         wall_s=surroundings.wall_s,
         first_key_id=surroundings.entropy(1)[0],
+        forget=engine.forget_namespaces,
     )
 
 

@@ -28,6 +28,7 @@
         ├── QueueFull                 retry_after_s says when
         ├── OutOfMemory
         ├── Cancelled
+        │   └── DeadlineExceeded      the caller's time limit, or the operator's, has passed
         └── EngineStopped             the engine died or is shutting down
 
 Every class carries a stable ``code`` (for programs), whose ``fault`` it is and whether sending the same
@@ -269,6 +270,13 @@ class Cancelled(EngineError):
     code = "cancelled"
     fault: ClassVar[Fault] = "caller"
     status = 499
+
+
+class DeadlineExceeded(Cancelled):
+    """The time limit passed before the answer was complete, and the work was stopped."""
+
+    code = "deadline-exceeded"
+    status = 504
 
 
 class EngineStopped(EngineError):

@@ -114,7 +114,7 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
         options,
         job.prompts,
         job.guidance,
-        terms=Terms(tenant=job.facts.tenant, timeout_s=desk.timeout_s),
+        terms=Terms.of(options, job.facts, timeout_s=desk.timeout_s),
         entropy=desk.entropy,
     )
     model = job.served.model

@@ -86,6 +86,8 @@ class ChatPresenter:
         self._reader = reader
         self._head: Json = {"id": answer_id, "object": "chat.completion.chunk", "created": created}
         self._tail: Json = {"model": served.model.name, "system_fingerprint": fingerprint(served)}
+        if options.service_tier is not None:
+            self._tail["service_tier"] = options.service_tier
         if options.stream and options.include_usage:
             self._tail["usage"] = None
 

@@ -36,6 +36,8 @@ class CompletionPresenter:
             "model": served.model.name,
             "system_fingerprint": fingerprint(served),
         }
+        if options.service_tier is not None:
+            self._head["service_tier"] = options.service_tier
         if options.stream and options.include_usage:
             self._head["usage"] = None
         self._offsets: dict[int, int] = {}

@@ -9,7 +9,7 @@ cancelled leaves nothing running.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from adyton_enclave.api.ports import Engine, Generation, Model
@@ -18,11 +18,13 @@ from adyton_enclave.engine import (
     Constraint,
     Event,
     GenerationRequest,
+    Priority,
     SamplingParams,
     TextDelta,
     Usage,
     sampling_key,
 )
+from adyton_enclave.exchange import ExchangeFacts
 from adyton_protocol.errors import ContextOverflow, EngineError, InvalidRequest, UnknownModel, UnsuitableModel
 
 _LARGE_PROMPT: Final = 16 * 1024
@@ -46,15 +48,34 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """When a request is served and how long it may take; nothing here changes an answer.
+    """When a request is served, how long it may take, and what it may share; nothing here changes an answer.
 
     Attributes:
         tenant: The host's tag of who shares a turn.
         timeout_s: Seconds from now after which the work is dropped.
+        priority: ``low`` gives way to everybody else.
+        cache_namespace: Of the caller's salt, when it asked for caching.
     """
 
     tenant: str
     timeout_s: float
+    priority: Priority
+    cache_namespace: bytes | None = field(repr=False)
+
+    @classmethod
+    def of(cls, options: Options, facts: ExchangeFacts, *, timeout_s: float) -> "Terms":
+        """What the caller asked for, within the operator's time limit.
+
+        SECURITY: the namespace comes from the sealed request and the epoch's secret alone. The host's tag takes no
+        part, or a false tag could make strangers share.
+        """
+        salt = options.cache_salt
+        return cls(
+            tenant=facts.tenant,
+            timeout_s=timeout_s if options.deadline_s is None else min(timeout_s, options.deadline_s),
+            priority="low" if options.service_tier == "flex" else "normal",
+            cache_namespace=None if salt is None else facts.namespaces.derive(salt),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +206,8 @@ class Work:
                     first_choice=at * options.candidates,
                     timeout_s=terms.timeout_s,
                     tenant=terms.tenant,
+                    priority=terms.priority,
+                    cache_namespace=terms.cache_namespace,
                     logit_bias=options.logit_bias,
                     constraint=guidance.constraint,
                     visible_control_ids=guidance.visible_control_ids,

@@ -94,6 +94,16 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         stream="Server-sent events; the receipt stands before `[DONE]`.",
         stream_options="`include_usage`. `include_obfuscation` is ignored: `privacy` decides about sizes.",
         privacy="`off`, `size` or `cadence`, never below the operator's floor. Extension.",
+        service_tier=(
+            "`flex` waits behind others and gives its place to them; `auto` and `default` are the ordinary tier. "
+            "The answer names the tier."
+        ),
+        deadline_ms="After so many milliseconds the work is dropped, with error 504. Extension.",
+        cache_salt=(
+            "A secret of 16 to 256 characters: prompts that begin like earlier ones with the same salt are not "
+            "computed anew, for as long as the sealing key lives. Nothing is cached without it. Extension, as in "
+            "vLLM."
+        ),
     ),
     *_supported(
         (CHAT,),
@@ -134,7 +144,6 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         prediction="A hint for speed only.",
         verbosity="No loaded model was trained for it.",
     ),
-    _refused(_GENERATION, "service_tier", "There is one tier.", "auto", "default"),
     _refused(_GENERATION, "store", "Nothing is kept; there is no way to fetch it later.", False),
     _refused(_GENERATION, "scaling", "Not served yet."),
     _refused(_GENERATION, "validation", "Not served yet."),

@@ -2,6 +2,7 @@
 """What the API needs of the engine. :class:`adyton_enclave.engine.Engine` fits; so does a test's stand-in."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from adyton_enclave.engine import (
@@ -99,6 +100,10 @@ class Engine(Protocol):
     @property
     def failed(self) -> bool:
         """True when the loop died; only a new process helps."""
+        ...
+
+    def forget_namespaces(self, namespaces: AbstractSet[bytes]) -> None:
+        """Give up whatever is kept for these cache namespaces."""
         ...
 
     def submit(self, request: GenerationRequest) -> Generation:

@@ -6,7 +6,7 @@ knows are refused, because a misspelt ``max_tokens`` must not become an answer w
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from adyton_enclave.api.fields import Fields
 from adyton_enclave.privacy import Profile
@@ -26,6 +26,13 @@ MAX_PENALTY: Final = 2.0
 MIN_REPETITION_PENALTY: Final = 0.01
 MAX_BIAS: Final = 100.0
 MAX_BIASES: Final = 1024
+MAX_DEADLINE_MS: Final = 24 * 3600 * 1000
+MIN_SALT_CHARS: Final = 16
+"""A salt is a secret: 16 characters are the least that can hold one that is not guessed."""
+MAX_SALT_CHARS: Final = 256
+ServiceTier = Literal["default", "flex"]
+SERVICE_TIERS: Final[dict[str, ServiceTier]] = {"auto": "default", "default": "default", "flex": "flex"}
+"""What a caller may ask for, and what the answer says that it got."""
 _MAX_TOKEN_DIGITS: Final = 10
 
 
@@ -59,6 +66,9 @@ class Options:
         stream: Answer as server-sent events.
         include_usage: End the stream with an event that holds the usage.
         ignored: Names of parameters that the caller gave in vain.
+        service_tier: What the answer calls the tier that it was served in, when the caller named one.
+        deadline_s: Seconds after which the caller does not want the answer any more.
+        cache_salt: Secret of those who may share cached prefixes; None caches nothing.
     """
 
     model: str
@@ -80,6 +90,9 @@ class Options:
     include_usage: bool
     privacy: Profile | None
     ignored: tuple[str, ...]
+    service_tier: ServiceTier | None
+    deadline_s: float | None
+    cache_salt: str | None = field(repr=False)
 
 
 def parse_options(
@@ -124,7 +137,31 @@ def parse_options(
         include_usage=_include_usage(fields, stream=stream),
         privacy=parse_privacy(fields),
         ignored=ignored,
+        service_tier=_service_tier(fields),
+        deadline_s=_deadline_s(fields),
+        cache_salt=_cache_salt(fields),
     )
+
+
+def _service_tier(fields: Fields) -> ServiceTier | None:
+    value = fields.text("service_tier", max_chars=16)
+    if value is None:
+        return None
+    if value not in SERVICE_TIERS:
+        raise fields.wrong("service_tier", f"must be one of {', '.join(SERVICE_TIERS)}")
+    return SERVICE_TIERS[value]
+
+
+def _deadline_s(fields: Fields) -> float | None:
+    value = fields.whole("deadline_ms", low=1, high=MAX_DEADLINE_MS)
+    return None if value is None else value / 1000
+
+
+def _cache_salt(fields: Fields) -> str | None:
+    value = fields.text("cache_salt", max_chars=MAX_SALT_CHARS)
+    if value is not None and len(value) < MIN_SALT_CHARS:
+        raise fields.wrong("cache_salt", f"must have at least {MIN_SALT_CHARS} characters")
+    return value
 
 
 def _temperature(fields: Fields) -> float | None:

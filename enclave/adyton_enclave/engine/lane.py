@@ -21,7 +21,7 @@ from adyton_enclave.engine.sampler import Logits
 from adyton_enclave.engine.scheduler import Scheduler, Work
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_enclave.engine.settings import EngineConfig
-from adyton_protocol.errors import Cancelled, EngineError, EngineStopped, OutOfMemory
+from adyton_protocol.errors import Cancelled, DeadlineExceeded, EngineError, EngineStopped, OutOfMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ class Lane:
             if group.mailbox.cancelled:
                 self.fail(group, Cancelled("the request was cancelled"))
             elif group.deadline_s is not None and now_s >= group.deadline_s:
-                self.fail(group, Cancelled("the request's time limit passed"))
+                self.fail(group, DeadlineExceeded("the request's time limit passed"))
 
     def fail(self, group: Group, error: EngineError) -> None:
         """End a request early and free everything it holds."""

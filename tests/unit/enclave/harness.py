@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,7 +161,11 @@ class FakeEngine:
         self.refusal: EngineError | None = None
         self.generations: list[FakeGeneration] = []
         self.submitted = asyncio.Event()
+        self.forgotten: set[bytes] = set()
         self.embedded: list[EmbeddingRequest] = []
+
+    def forget_namespaces(self, namespaces: AbstractSet[bytes]) -> None:
+        self.forgotten |= namespaces
 
     def submit(self, request: GenerationRequest) -> FakeGeneration:
         if self.refusal is not None:

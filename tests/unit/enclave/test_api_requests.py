@@ -243,7 +243,7 @@ def test_echo_excludes_logprobs() -> None:
 
 def test_harmless_parameters_are_ignored_by_name() -> None:
     """Client code does not break on labels and hints; which ones were dropped is told, values are not."""
-    extra = {"user": "u", "metadata": {"a": "b"}, "verbosity": "low", "store": False, "service_tier": "auto"}
+    extra = {"user": "u", "metadata": {"a": "b"}, "verbosity": "low", "store": False}
     assert chat(CHAT | extra).options.ignored == ("user", "metadata", "verbosity")
 
 
