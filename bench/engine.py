@@ -17,12 +17,14 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
 from typing import Final, get_args
 
 import gguf
+import inside
 import profile_step
 import report
 from generator import Way
@@ -124,18 +126,19 @@ def profile_model(name: str, arguments: argparse.Namespace) -> None:
     """Print where the time of our engine's steps goes, with one client and with eight."""
     settings = model_settings(name, arguments)
     with contextlib.ExitStack() as stack:
-        snapshot = stack.enter_context(profile_step.snapshot_file())
-        program = profile_step.host_command(snapshot)
-        peer = stack.enter_context(sealed(settings, snapshot.parent, program=program))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adyton-profile-")))
+        timers = directory / "timers.json"
+        program = inside.host_program("timers", timers)
+        peer = stack.enter_context(sealed(settings, directory, program=program))
         prompts, sizes = calibrate(
             peer, n_ctx=settings.n_ctx, trained=trained(name, settings), seconds=arguments.seconds, full=False
         )
         threads = profile_step.Threads(peer.processes["enclave"])
         missing: list[str] = []
         for clients in (1, 8):
-            before, threads_before = profile_step.read_totals(snapshot), threads.now()
+            before, threads_before = inside.read(timers), threads.now()
             figures = decode(peer, prompts, sizes, clients=clients)
-            after, threads_after = profile_step.read_totals(snapshot), threads.now()
+            after, threads_after = inside.read(timers), threads.now()
             cpu_s = {key.removeprefix("cpu_s_"): figures[key] for key in figures if key.startswith("cpu_s_")}
             cpu_s |= {
                 f"  {thread}": value - threads_before.get(thread, 0.0)

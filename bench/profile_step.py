@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the time of our engine's steps goes, in microseconds: each part of a step, and of each token's way out.
 
-The appliance runs as usual, but the enclave is started through this file, which puts timers around named functions
-before it hands over. ``engine.py --profile`` prints the table. Timers cost about a microsecond a call.
-
-As a script (only this file starts it so): ``profile_step.py adyton_enclave SNAPSHOT`` is the enclave's process,
-``profile_step.py adyton-host SNAPSHOT ARGUMENTS...`` is ``adyton-host`` that starts such an enclave.
+The appliance runs as usual, but its enclave is started through ``inside.py``, which puts timers around the functions
+named here. ``engine.py --profile`` prints the table. Timers cost about a microsecond a call.
 """
 
 import contextlib
@@ -71,25 +68,6 @@ class Threads:
         }
 
 
-def host_command(snapshot: Path) -> list[str]:
-    """The command in place of ``adyton-host`` whose enclave writes its timers to ``snapshot``."""
-    return [sys.executable, str(Path(__file__).resolve()), "adyton-host", str(snapshot)]
-
-
-def read_totals(snapshot: Path) -> dict[str, Any]:
-    """The timers as of now, waiting for the next snapshot."""
-    time.sleep(0.5)
-    document: dict[str, Any] = json.loads(snapshot.read_text())
-    return document
-
-
-@contextlib.contextmanager
-def snapshot_file() -> Iterator[Path]:
-    """A place for snapshots."""
-    with tempfile.TemporaryDirectory(prefix="adyton-profile-") as directory:
-        yield Path(directory) / "timers.json"
-
-
 def difference(after: Totals, before: Totals) -> dict[str, list[int]]:
     """What was added between two snapshots."""
     zero = [0, 0, 0]
@@ -132,28 +110,3 @@ def profile_table(totals: Totals, *, tokens: int, wall_s: float, cpu_s: Mapping[
     lines.append("CPU time by process and thread, µs per token:")
     lines += [f"  {name:26} {1e6 * value / max(1, tokens):>14.1f}" for name, value in cpu_s.items()]
     return "\n".join(lines)
-
-
-def _enclave(snapshot: Path) -> int:
-    """Run the enclave with timers; everything it imports is loaded first, so that names can be found."""
-    from adyton_enclave import __main__ as entry  # noqa: PLC0415 - only in the enclave's process
-
-    timers = Timers()
-    timers.install((*STEP_POINTS, *TOKEN_POINTS))
-    timers.write_regularly(snapshot)
-    sys.argv = sys.argv[:1]
-    return entry.main()
-
-
-def _host(snapshot: Path, arguments: list[str]) -> int:
-    """Run ``adyton-host``; the one thing that differs is the command of the enclave."""
-    from adyton_host import cli  # noqa: PLC0415 - only in the host's process
-
-    command = (sys.executable, str(Path(__file__).resolve()), "adyton_enclave", str(snapshot))
-    vars(cli)["SIMULATED_ENCLAVE"] = command
-    return cli.main(arguments)
-
-
-if __name__ == "__main__":
-    role, where = sys.argv[1], Path(sys.argv[2])
-    raise SystemExit(_enclave(where) if role == "adyton_enclave" else _host(where, sys.argv[3:]))
