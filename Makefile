@@ -75,6 +75,9 @@ bench: setup  ## Measure sealed against unsealed; writes JSON and a plot to benc
 bench-engine: setup  ## Measure the engine against llama-server (built from source, once); about 25 minutes.
 	@$(BIN)/python bench/engine.py
 
+.PHONY: soak
+soak: setup  ## An hour at saturation with random cancellations; says whether memory stays flat.
+	@$(BIN)/python bench/soak.py
 
 .PHONY: measured-files
 measured-files:  ## Rewrite the list of measured modules after adding or removing one.

@@ -46,14 +46,18 @@ _SETTLE_S: Final = 0.4
 """After a load: longer than our engine waits before it overwrites its KV buffers."""
 
 
-def model_settings(name: str, arguments: argparse.Namespace) -> Settings:
-    """Settings for a model, shipped or made here."""
+def model_file(name: str) -> tuple[Path, str, int]:
+    """A model's file, its SHA-256 and its context: shipped, or made here."""
     if name == SHIPPED:
         shipped = choose(ROOT / "models" / "catalog.toml", None)
-        path, sha256, n_ctx = shipped.path, shipped.sha256, shipped.n_ctx
-    else:
-        made = random_model(name)
-        path, sha256, n_ctx = made.path, made.sha256, 8192
+        return shipped.path, shipped.sha256, shipped.n_ctx
+    made = random_model(name)
+    return made.path, made.sha256, made.n_ctx
+
+
+def model_settings(name: str, arguments: argparse.Namespace) -> Settings:
+    """What every server is told about a model."""
+    path, sha256, n_ctx = model_file(name)
     return Settings(
         path=path,
         sha256=sha256,

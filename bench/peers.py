@@ -238,6 +238,15 @@ def _toml(tables: dict[str, dict[str, object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_overrides(settings: Settings, directory: Path, **limits: int) -> Path:
+    """An operator's ``--enclave-config`` file for these settings, with more ``limits`` if given."""
+    tables = engine_overrides(settings)
+    tables["limits"] |= limits
+    path = directory / "enclave-overrides.toml"
+    path.write_text(_toml(tables))
+    return path
+
+
 def write_catalog(settings: Settings, directory: Path) -> Path:
     """A catalog with the one model."""
     catalog = directory / "catalog.toml"
@@ -251,10 +260,8 @@ def write_catalog(settings: Settings, directory: Path) -> Path:
 @contextlib.contextmanager
 def sealed(settings: Settings, directory: Path, *, program: Sequence[str] | None = None) -> Iterator[Peer]:
     """The appliance; ``program`` stands in for ``adyton-host``."""
-    overrides = directory / "enclave-overrides.toml"
-    overrides.write_text(_toml(engine_overrides(settings)))
-    catalog = write_catalog(settings, directory)
-    options = ("--catalog", str(catalog), "--enclave-config", str(overrides))
+    overrides = write_overrides(settings, directory)
+    options = ("--catalog", str(write_catalog(settings, directory)), "--enclave-config", str(overrides))
     with (
         running(directory, *options, **({} if program is None else {"program": program})) as appliance,
         _generator("sealed", appliance.url, appliance.simulation_dir) as generator,

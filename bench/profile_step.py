@@ -5,17 +5,11 @@ The appliance runs as usual, but its enclave is started through ``inside.py``, w
 named here. ``engine.py --profile`` prints the table. Timers cost about a microsecond a call.
 """
 
-import contextlib
-import json
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import psutil
-from timers import Point, Timers
+from timers import Point
 
 _ENGINE: Final = "adyton_enclave.engine."
 _API: Final = "adyton_enclave.api."

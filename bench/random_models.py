@@ -89,12 +89,13 @@ NAMES: Final = tuple(f"{shape}-{kind}" for shape in SHAPES for kind in FORMATS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomModel:
-    """A file and its SHA-256 in hexadecimal."""
+    """A file, its SHA-256 in hexadecimal, its weights and its context in tokens."""
 
     name: str
     path: Path
     sha256: str
     parameters: int
+    n_ctx: int
 
 
 def default_cache() -> Path:
@@ -125,7 +126,11 @@ def random_model(name: str, cache: Path | None = None) -> RandomModel:
         partial.replace(path)
         digest_path.write_text(digest + "\n")
     return RandomModel(
-        name=name, path=path, sha256=digest_path.read_text().strip(), parameters=shape.parameters
+        name=name,
+        path=path,
+        sha256=digest_path.read_text().strip(),
+        parameters=shape.parameters,
+        n_ctx=shape.context,
     )
 
 

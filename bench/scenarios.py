@@ -253,9 +253,10 @@ def calibrate(
     decode_total = {count: max(32.0, seconds * rate(count) / count) for count in CLIENT_COUNTS}
     decode_tokens = {count: min(round(total), 256, longest) for count, total in decode_total.items()}
     room = n_ctx - 4 * PROBE_TOKENS
-    affordable = math.inf if full else 3 * seconds * prefill_rate
+    # Only with models so slow that a prompt of full length would take half a minute.
+    affordable = math.inf if full else 8 * seconds * prefill_rate
     long_tokens = int(min(LONG_PROMPT_TOKENS, room, affordable))
-    prefill_tokens = int(min(PREFILL_TOKENS, room, affordable))
+    prefill_tokens = int(min(PREFILL_TOKENS, room, affordable / 2))
     sizes = Sizes(
         decode_tokens=decode_tokens,
         decode_requests={
