@@ -64,14 +64,24 @@ def make_tiny_gguf(
     more_tokens: int = 0,
     broken: bool = False,
     template: str | None = TEMPLATE,
+    controls: tuple[str, ...] = (),
+    marks: tuple[str, ...] = (),
 ) -> TinyModel:
-    """Write the file. Without ``ends`` the model never draws a control token, so answers run to their limit.
+    """Write the file.
 
-    With ``broken`` all logits are NaN. ``more_tokens`` fills the vocabulary up with words that no text needs.
+    ``controls`` are further control tokens, ``marks`` user-defined ones. Without ``ends`` the model never draws one of
+    the usual control tokens, so answers run to their limit. With ``broken`` all logits are NaN.
+    ``more_tokens`` fills the vocabulary up with words that no text needs.
     """
     rng = np.random.default_rng(seed)
-    tokens = [*CONTROLS, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
-    tokens += [f"filler{number}" for number in range(more_tokens)]
+    tokens = [
+        *CONTROLS,
+        *_byte_characters(),
+        *(merge.replace(" ", "") for merge in MERGES),
+        *(f"filler{number}" for number in range(more_tokens)),
+        *controls,
+        *marks,
+    ]
     n_vocab = len(tokens)
     inner = 2 * width
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -91,7 +101,10 @@ def make_tiny_gguf(
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types(
-        [gguf.TokenType.CONTROL] * len(CONTROLS) + [gguf.TokenType.NORMAL] * (n_vocab - len(CONTROLS))
+        [gguf.TokenType.CONTROL] * len(CONTROLS)
+        + [gguf.TokenType.NORMAL] * (n_vocab - len(CONTROLS) - len(controls) - len(marks))
+        + [gguf.TokenType.CONTROL] * len(controls)
+        + [gguf.TokenType.USER_DEFINED] * len(marks)
     )
     writer.add_token_merges(list(MERGES))
     writer.add_bos_token_id(0)

@@ -13,6 +13,7 @@ _LOGPROB: Final[Schema] = {"type": "number", "maximum": 0}
 _DIGEST: Final[Schema] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _FINGERPRINT: Final[Schema] = {"type": "string", "pattern": "^fp_[0-9a-f]{12}$"}
 _FINISH: Final = ("stop", "length")
+_CHAT_FINISH: Final = (*_FINISH, "tool_calls")
 _NULL: Final[Schema] = {"type": "null"}
 
 
@@ -78,12 +79,36 @@ def _chat() -> dict[str, Schema]:
         "system_fingerprint": _FINGERPRINT,
         "service_tier": one_of(*sorted(set(SERVICE_TIERS.values()))),
     }
-    message = answered({"role": one_of("assistant"), "content": _STRING, "refusal": _NULL})
-    delta = answered({"role": one_of("assistant"), "content": _STRING}, optional=("role", "content"))
+    function = answered({"name": _STRING, "arguments": _STRING})
+    call = answered({"id": _STRING, "type": one_of("function"), "function": function})
+    message = answered(
+        {
+            "role": one_of("assistant"),
+            "content": {"type": ["string", "null"]},
+            "refusal": _NULL,
+            "reasoning_content": _STRING,
+            "tool_calls": array(call, low=1),
+        },
+        optional=("reasoning_content", "tool_calls"),
+    )
+    more_function = answered({"name": _STRING, "arguments": _STRING}, optional=("name",))
+    more_call = answered(
+        {"index": _COUNT, "id": _STRING, "type": one_of("function"), "function": more_function},
+        optional=("id", "type"),
+    )
+    delta = answered(
+        {
+            "role": one_of("assistant"),
+            "content": _STRING,
+            "reasoning_content": _STRING,
+            "tool_calls": array(more_call, low=1, high=1),
+        },
+        optional=("role", "content", "reasoning_content", "tool_calls"),
+    )
     choice: dict[str, Schema] = {
         "index": _COUNT,
         "logprobs": _nullable(ref("ChatLogprobs")),
-        "finish_reason": one_of(*_FINISH),
+        "finish_reason": one_of(*_CHAT_FINISH),
     }
     return {
         "ChatCompletion": answered(
@@ -100,7 +125,7 @@ def _chat() -> dict[str, Schema]:
                 **head,
                 "object": one_of("chat.completion.chunk"),
                 "choices": array(
-                    answered({**choice, "delta": delta, "finish_reason": one_of(*_FINISH, None)}), high=1
+                    answered({**choice, "delta": delta, "finish_reason": one_of(*_CHAT_FINISH, None)}), high=1
                 ),
                 "usage": _nullable(ref("Usage")),
             },

@@ -87,6 +87,9 @@ _CHAT_REFINEMENTS: Final = {
     **_REFINEMENTS,
     "max_tokens": _REFINEMENTS["max_tokens"] + " Must equal max_completion_tokens when both are given.",
     "messages": "Must suit the model's chat template.",
+    "response_format": "The schema must be one that can be enforced.",
+    "tools": "Names must differ, and the schemas of strict ones must be such that can be enforced.",
+    "tool_choice": "Must name functions that are among the tools.",
 }
 _COMPLETION_REFINEMENTS: Final = {
     **_REFINEMENTS,

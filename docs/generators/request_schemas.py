@@ -8,7 +8,9 @@ written here. A parameter without a shape, or a shape without a parameter, is an
 from collections.abc import Mapping
 from typing import Final
 
-from adyton_enclave.api import chat_request, types
+from chat_schemas import message_schemas, tool_schemas
+
+from adyton_enclave.api import template_options, tools, types
 from adyton_enclave.api.embedding_request import MAX_DIMENSIONS
 from adyton_enclave.api.fields import MAX_TEXT_CHARS
 from adyton_enclave.api.parameters import CHAT, COMPLETIONS, EMBEDDINGS, PARAMETERS, Parameter, Treatment
@@ -24,15 +26,8 @@ _PRIVACY: Final = one_of(*(profile.value for profile in Profile))
 def request_schemas(limits: RequestLimits) -> dict[str, Schema]:
     """Components by name."""
     return {
-        "TextPart": asked({"type": one_of("text"), "text": _ANY_TEXT}, {}),
-        "MessageContent": {"anyOf": [_ANY_TEXT, array(ref("TextPart"))]},
-        "Message": asked(
-            {"role": one_of(*chat_request._ROLES), "content": ref("MessageContent")},  # noqa: SLF001 - the parser's
-            {
-                name: one_of(*values) if values else {"type": "null"}
-                for name, values in chat_request._MESSAGE_UNSUPPORTED.items()  # noqa: SLF001 - the parser's own
-            },
-        ),
+        **message_schemas(),
+        **tool_schemas(),
         "StreamOptions": asked({}, {"include_usage": flag(), "include_obfuscation": flag()}),
         "Stop": {
             "anyOf": [
@@ -59,6 +54,18 @@ def _chat(limits: RequestLimits) -> Schema:
         "max_completion_tokens": whole(1, types.MAX_TOKENS),
         "logprobs": flag(),
         "top_logprobs": whole(0, types.MAX_TOP_LOGPROBS),
+        "response_format": ref("ResponseFormat"),
+        "tools": array(ref("Tool"), high=tools.MAX_TOOLS),
+        "tool_choice": ref("ToolChoice"),
+        "parallel_tool_calls": flag(),
+        "reasoning_effort": one_of(*template_options.EFFORTS),
+        "chat_template_kwargs": {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [flag(), {"type": "number"}, text(high=template_options.MAX_OPTION_CHARS)]
+            },
+            "maxProperties": template_options.MAX_OPTIONS,
+        },
     }
     required = {"messages": array(ref("Message"), low=1)}
     return {

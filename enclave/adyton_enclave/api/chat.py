@@ -159,7 +159,7 @@ async def complete_chat(
     task = parse_chat_request(request.body, limits)
     options = task.options
     model = find_model(served, options.model)
-    prepared = await prepare_chat(task, model)
+    prepared = await prepare_chat(task, model, desk.entropy)
     answer_id = "chatcmpl-" + desk.entropy(_ID_BYTES).hex()
     job = Job(
         request=request,
@@ -170,5 +170,6 @@ async def complete_chat(
         presenter=ChatPresenter(options, model, prepared.reader, answer_id=answer_id, created=desk.wall_s()),
         reader=prepared.reader,
         guidance=prepared.guidance,
+        warnings=prepared.ignored,
     )
     return await serve(desk, job)

@@ -267,7 +267,10 @@ class _Inbox:
                 waiting = self._events[at]
                 if isinstance(waiting, TextDelta) and waiting.index == event.index:
                     self._events[at] = replace(
-                        waiting, text=waiting.text + event.text, logprobs=waiting.logprobs + event.logprobs
+                        waiting,
+                        text=waiting.text + event.text,
+                        logprobs=waiting.logprobs + event.logprobs,
+                        steps=waiting.steps + event.steps,
                     )
                     return
         self._events.append(event)

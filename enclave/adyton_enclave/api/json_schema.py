@@ -25,14 +25,9 @@ def check_schema(schema: object, param: str) -> dict[str, object]:
         schema: A JSON value.
         param: What errors call it.
 
-    Returns:
-        The schema as an object; ``true`` is the schema without members.
-
     Raises:
         InvalidRequest: It is no schema, too long or too deep, or tries to set options of the grammar.
     """
-    if schema is True:
-        return {}
     if not isinstance(schema, dict):
         raise InvalidRequest(f"{param} must be an object", param=param)
     if _OPTIONS in schema:

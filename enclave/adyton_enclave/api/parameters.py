@@ -111,6 +111,18 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         max_completion_tokens="At least 1; counts reasoning and tool calls.",
         logprobs="True or false; reasoning and tool calls are reported too.",
         top_logprobs="0 to 20, requires `logprobs`.",
+        response_format=(
+            "`text`, `json_object`, `json_schema`. Enforced by grammar, strict or not: an answer that ends with "
+            "`stop` is a document of the schema; a schema that cannot be enforced is refused."
+        ),
+        tools="Functions, at most 128. Other types are refused.",
+        tool_choice="`none`, `auto`, `required`, a function, or `allowed_tools`.",
+        parallel_tool_calls="At most 16 calls in an answer, or one. Llama 3's form has one only.",
+        reasoning_effort="`none` to `xhigh`, for models whose template has such a switch; ignored for others.",
+        chat_template_kwargs=(
+            "Variables of the template, such as `enable_thinking`; those it does not read are ignored. "
+            "Extension, as in vLLM."
+        ),
     ),
     *_supported(
         (COMPLETIONS,),
@@ -153,11 +165,6 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     _refused((CHAT,), "web_search_options", "The enclave dials nobody."),
     _refused((CHAT,), "functions", "Deprecated; use `tools`.", []),
     _refused((CHAT,), "function_call", "Deprecated; use `tool_choice`.", "none"),
-    _refused((CHAT,), "reasoning_effort", "Not served yet."),
-    _refused((CHAT,), "response_format", "Not served yet.", {"type": "text"}),
-    _refused((CHAT,), "tools", "Not served yet.", []),
-    _refused((CHAT,), "tool_choice", "Not served yet.", "none"),
-    _refused((CHAT,), "parallel_tool_calls", "Not served yet.", True, False),
 )
 
 

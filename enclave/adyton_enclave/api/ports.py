@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from adyton_enclave.engine import (
+    Constraint,
     EmbeddingRequest,
     Embeddings,
     Event,
@@ -13,6 +14,7 @@ from adyton_enclave.engine import (
     SamplingParams,
     Usage,
 )
+from adyton_enclave.engine.dialect import Dialect
 from adyton_protocol.digests import Digest
 
 
@@ -67,8 +69,27 @@ class Model(Protocol):
         """Bytes of tokens within the vocabulary; control tokens have none."""
         ...
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+    @property
+    def dialect(self) -> Dialect:
+        """How the model marks tool calls and reasoning."""
+        ...
+
+    def spell(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens, control tokens spelt out."""
+        ...
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> list[int]:
         """Token ids of a conversation, ready for the assistant's turn."""
+        ...
+
+    async def compile_grammar(self, lark: str, *, param: str) -> Constraint:
+        """A grammar for this model's answers, or an InvalidRequest that blames ``param``."""
         ...
 
 

@@ -7,7 +7,13 @@ token can neither begin nor end inside caller text: before rendering, every char
 or ends the spelling of some control token is replaced by a stand-in (a private-use character that occurs nowhere
 else). After rendering, control tokens are looked for, which then are the template's own; the rest goes back to
 its real characters and is tokenised with special tokens off. Roles, which templates like to paste into control
-tokens, must be plain words.
+tokens, must be plain words. Names of tools, their descriptions and schemas, arguments and results of calls are
+caller text like any other.
+
+Marks of tool calls and reasoning (``<tool_call>``, ``</think>``) are user-defined tokens in many vocabularies, which
+llama.cpp makes even of plain text. They are treated in the same way: the template's own become tokens, and where
+caller text spells one, it is cut in two before it is tokenised. In a vocabulary that has no token for a mark it is
+text to the model wherever it comes from.
 
 The price: a template that inspects message text for such characters (say, to cut ``</think>`` out of earlier
 answers) does not see them. Whoever calls should cut such things first.
@@ -25,6 +31,7 @@ from jinja2 import TemplateError, Undefined
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from adyton_enclave.engine.dialect import MARKS
 from adyton_enclave.engine.llama import LlamaModel
 from adyton_protocol.errors import ConfigError, InvalidRequest
 
@@ -79,7 +86,9 @@ class ChatTemplate:
         except TemplateError as error:
             raise ConfigError(f"the chat template is invalid: {error}") from error
         self._model = model
-        self._controls = model.control_tokens
+        marks = model.token_ids_of(MARKS - model.control_tokens.keys())
+        self._controls = {**model.control_tokens, **marks}
+        self._mark = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
         spellings = sorted(self._controls, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
         self._edges = frozenset("".join(spelling[0] + spelling[-1] for spelling in spellings))
@@ -173,7 +182,16 @@ class ChatTemplate:
     def _plain(self, text: str, originals: Mapping[int, str]) -> list[int]:
         if not text:
             return []
-        return self._model.tokenize(text.translate(originals), add_special=False, parse_special=False)
+        token_ids: list[int] = []
+        plain = text.translate(originals)
+        position = 0
+        for match in self._mark.finditer(plain):
+            # SECURITY: only a caller can have spelt it here, so it must not become the token.
+            cut = match.start() + 1
+            token_ids += self._model.tokenize(plain[position:cut], add_special=False, parse_special=False)
+            position = cut
+        token_ids += self._model.tokenize(plain[position:], add_special=False, parse_special=False)
+        return token_ids
 
 
 def _normalise(message: Mapping[str, object], index: int) -> dict[str, object]:

@@ -52,7 +52,8 @@ class Choice(Sequence):
             tail, tail_details = self._text.finish()
             text, details = text + tail, details + tail_details
         if text or details:
-            group.mailbox.post(TextDelta(index=self.index, text=text, logprobs=details))
+            steps = ((len(text), self.n_generated),)
+            group.mailbox.post(TextDelta(index=self.index, text=text, logprobs=details, steps=steps))
         if reason is None:
             return Phase.RUNNING
         group.mailbox.post(Finished(index=self.index, finish_reason=reason, usage=group.usage))

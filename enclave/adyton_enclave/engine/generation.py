@@ -108,7 +108,10 @@ class Mailbox:
         waiting = self._received.get(key)
         if isinstance(waiting, TextDelta) and isinstance(event, TextDelta):
             event = TextDelta(
-                index=event.index, text=waiting.text + event.text, logprobs=waiting.logprobs + event.logprobs
+                index=event.index,
+                text=waiting.text + event.text,
+                logprobs=waiting.logprobs + event.logprobs,
+                steps=waiting.steps + event.steps,
             )
         self._received[key] = event
 

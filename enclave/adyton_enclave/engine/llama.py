@@ -7,7 +7,7 @@ because C would not. llama.cpp's log goes nowhere: its messages may name token i
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -111,6 +111,17 @@ class LlamaModel:
         if int(_lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))) < 0:
             return None
         return buffer.value.decode("utf-8", "replace")
+
+    def token_ids_of(self, spellings: Iterable[str]) -> dict[str, int]:
+        """Those spellings that are single user-defined tokens, which plain text can spell, and their ids."""
+        found = {}
+        for text in spellings:
+            token_ids = self.tokenize(text, add_special=False, parse_special=True)
+            if len(token_ids) == 1 and (
+                int(_lib.llama_vocab_get_attr(self._vocab, token_ids[0])) & _lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+            ):
+                found[text] = token_ids[0]
+        return found
 
     @cached_property
     def chat_template(self) -> str | None:

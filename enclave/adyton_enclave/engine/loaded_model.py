@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 
 from adyton_enclave.engine.chat_template import ChatTemplate
+from adyton_enclave.engine.dialect import MARKS, find_dialect
 from adyton_enclave.engine.grammar import GrammarCompiler
 from adyton_enclave.engine.invariance import why_inexact
 from adyton_enclave.engine.llama import LlamaModel
@@ -25,6 +26,7 @@ class LoadedModel:
         n_vocab: Size of the vocabulary.
         generates: Whether it answers.
         embedding_width: Length of its vectors; 0 when it makes none.
+        dialect: How the model marks tool calls and reasoning.
         defaults: Sampling for requests that leave it out.
         why_inexact: Why the same request may get other logits next time; None when it cannot.
     """
@@ -62,6 +64,10 @@ class LoadedModel:
         self.defaults = spec.sampling
         self.identity = _identity(spec, config)
         source = self.llama.chat_template
+        controls = self.llama.control_tokens
+        self.dialect = find_dialect(
+            source, controls, frozenset(self.llama.token_ids_of(MARKS - controls.keys()))
+        )
         self._grammars = GrammarCompiler(self.llama)
         self._template = None if source is None else ChatTemplate(source, self.llama)
 
@@ -82,6 +88,10 @@ class LoadedModel:
     def detokenize(self, token_ids: Sequence[int]) -> bytes:
         """Bytes of tokens; control tokens have none."""
         return b"".join(self._pieces[token_id] for token_id in token_ids)
+
+    def spell(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens, control tokens spelt out."""
+        return "".join(self.llama.token_text(token_id) for token_id in token_ids)
 
     def apply_chat_template(
         self,

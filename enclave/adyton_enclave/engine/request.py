@@ -202,11 +202,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextDelta:
-    """More text of choice ``index``; whole UTF-8 characters, never part of a stop string."""
+    """More text of choice ``index``; whole UTF-8 characters, never part of a stop string.
+
+    Unread deltas are joined. ``steps`` has, for each of the joined ones in order, the characters of its text and the
+    tokens that the choice had drawn by then, so that tokens can be told apart by the text that they wrote.
+    """
 
     index: int
     text: str = field(repr=False)
     logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    steps: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

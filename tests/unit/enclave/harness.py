@@ -14,6 +14,7 @@ import numpy as np
 
 from adyton_enclave.config import Configuration, parse_configuration
 from adyton_enclave.engine import (
+    Constraint,
     EmbeddingRequest,
     Embeddings,
     Event,
@@ -23,6 +24,7 @@ from adyton_enclave.engine import (
     TextDelta,
     Usage,
 )
+from adyton_enclave.engine.dialect import Dialect
 from adyton_enclave.gateway import Gateway
 from adyton_enclave.keys import KeyRing
 from adyton_enclave.server import Surroundings, make_desk, make_gateway, make_ring
@@ -93,6 +95,7 @@ class FakeModel:
     generates: bool = True
     embedding_width: int = 4
     why_inexact: str | None = None
+    dialect: Dialect = field(default_factory=lambda: Dialect(control_ids={}))
     defaults: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.5))
 
     def tokenize(self, text: str) -> list[int]:
@@ -101,7 +104,19 @@ class FakeModel:
     def detokenize(self, token_ids: Sequence[int]) -> bytes:
         return bytes(token_ids)
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+    def spell(self, token_ids: Sequence[int]) -> str:
+        return bytes(token_ids).decode("utf-8", "replace")
+
+    async def compile_grammar(self, lark: str, *, param: str) -> Constraint:
+        raise InvalidRequest("the scripted model follows no grammar", param=param)
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> list[int]:
         if messages[-1]["role"] != "user":
             raise InvalidRequest("the last message must be the user's", param="messages")
         return list("".join(f"<{message['role']}>{message['content']}" for message in messages).encode())
