@@ -6,6 +6,7 @@
 
 from adyton_enclave.engine.embedder import EmbeddingRequest, Embeddings
 from adyton_enclave.engine.engine import Engine
+from adyton_enclave.engine.evaluation import Evaluation, EvaluationRequest, Question
 from adyton_enclave.engine.generation import Generation
 from adyton_enclave.engine.lane import LaneStatus
 from adyton_enclave.engine.loaded_model import LoadedModel
@@ -26,14 +27,20 @@ from adyton_enclave.engine.request import (
     Usage,
 )
 from adyton_enclave.engine.settings import EngineConfig, KvType, ModelSpec
+from adyton_enclave.engine.tree import Branch, Tree
+from adyton_enclave.engine.tree_group import Extension
 
 __all__ = [
+    "Branch",
     "Constraint",
     "EmbeddingRequest",
     "Embeddings",
     "Engine",
     "EngineConfig",
+    "Evaluation",
+    "EvaluationRequest",
     "Event",
+    "Extension",
     "FinishReason",
     "Finished",
     "Generation",
@@ -44,11 +51,13 @@ __all__ = [
     "Matcher",
     "ModelSpec",
     "Priority",
+    "Question",
     "SamplingParams",
     "TextDelta",
     "TokenLogprob",
     "TokenMask",
     "TopLogprob",
+    "Tree",
     "Usage",
     "sampling_key",
 ]

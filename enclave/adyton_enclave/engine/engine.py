@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from adyton_enclave.engine.choice import ChoiceGroup
 from adyton_enclave.engine.doorbell import Doorbell
@@ -25,13 +25,16 @@ from adyton_enclave.engine.embedder import (
     EmbeddingTask,
     check_inputs,
 )
+from adyton_enclave.engine.evaluation import Evaluation, EvaluationRequest
 from adyton_enclave.engine.generation import Generation, Mailbox
 from adyton_enclave.engine.lane import Lane, LaneStatus
 from adyton_enclave.engine.loaded_model import LoadedModel
-from adyton_enclave.engine.request import GenerationRequest, Usage
+from adyton_enclave.engine.request import KEY_BYTES, GenerationRequest, Usage
 from adyton_enclave.engine.sequence import Group
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
 from adyton_enclave.engine.thread_pool import ThreadPool
+from adyton_enclave.engine.tree import Link, Tree, TreeMailbox
+from adyton_enclave.engine.tree_group import Order, TreeGroup
 from adyton_protocol.errors import (
     ConfigError,
     ContextOverflow,
@@ -52,6 +55,9 @@ _STOP_TIMEOUT_S: Final = 60.0
 _MIN_RETRY_S: Final = 1.0
 _MAX_RETRY_S: Final = 60.0
 _SMOOTHING: Final = 0.2
+
+M = TypeVar("M")
+G = TypeVar("G", bound=Group)
 
 
 class Engine:
@@ -74,7 +80,7 @@ class Engine:
         self._lanes: dict[str, Lane] = {}
         self._embedders: dict[str, Embedder] = {}
         self._wake = threading.Condition()
-        self._inbox: list[Group] = []
+        self._inbox: list[Group | Order] = []
         self._queued: dict[str, int] = {}
         self._embedding_inbox: list[EmbeddingTask] = []
         self._embedding: dict[str, list[EmbeddingTask]] = {}
@@ -163,10 +169,77 @@ class Engine:
             QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
             EngineStopped: The engine is not running.
         """
-        model = self._find(request.model)
+        self._check(request, self._generator(request.model))
+        mailbox = self._enter(request, Mailbox, ChoiceGroup)[0]
+        return Generation(request, mailbox, self._notify)
+
+    def open_tree(self, request: GenerationRequest) -> Tree:
+        """Open a tree search on a prompt. Call in the event loop that will use it, and close it.
+
+        Args:
+            request: ``n`` must be 1. ``max_tokens`` is by how many tokens any branch may exceed the prompt;
+                ``stop`` ends a branch; ``timeout_s`` counts from now, and ends the tree.
+
+        Raises:
+            UnknownModel: No such model.
+            InvalidRequest: More than one choice, or token ids outside the vocabulary.
+            ContextOverflow: The longest branch cannot fit.
+            QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
+            EngineStopped: The engine is not running.
+        """
+        model = self._generator(request.model)
+        if request.n != 1:
+            raise InvalidRequest("a tree grows from one choice", param="n")
+        self._check(request, model)
+        return self._plant(request, model)
+
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """Say what a model thinks of given tokens. To ask again about continuations, open a tree instead.
+
+        Raises:
+            UnknownModel: No such model.
+            InvalidRequest: Token ids outside the vocabulary, or a position outside the tokens.
+            ContextOverflow: The tokens do not fit.
+            QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
+            Cancelled: The time limit passed.
+            EngineError: What else went wrong.
+        """
+        model = self._generator(request.model)
+        if len(request.token_ids) > model.n_ctx:
+            raise ContextOverflow(
+                f"there are {len(request.token_ids)} tokens, but the context holds {model.n_ctx}"
+            )
+        generation = GenerationRequest(
+            model=request.model,
+            prompt_token_ids=request.token_ids,
+            max_tokens=1,
+            key=bytes(KEY_BYTES),  # Nothing is drawn.
+            tenant=request.tenant,
+            timeout_s=request.timeout_s,
+            priority=request.priority,
+            cache_namespace=request.cache_namespace,
+        )
+        self._check_token_ids(request.token_ids, model)
+        with self._plant(generation, model) as tree:
+            return await tree.root.evaluate(request.question)
+
+    def _plant(self, request: GenerationRequest, model: LoadedModel) -> Tree:
+        mailbox, group = self._enter(request, TreeMailbox, TreeGroup)
+        return Tree(Link(group, mailbox, model.n_vocab, self._send, self._notify))
+
+    def _generator(self, name: str) -> LoadedModel:
+        model = self._find(name)
         if not model.generates:
             raise UnsuitableModel("this model only makes embeddings", param="model")
-        self._check(request, model)
+        return model
+
+    def _enter(
+        self,
+        request: GenerationRequest,
+        make_mailbox: Callable[[Doorbell, Usage], M],
+        make_group: Callable[[GenerationRequest, M, float | None], G],
+    ) -> tuple[M, G]:
+        """Put a request into the inbox, if there is room in the queue."""
         loop = asyncio.get_running_loop()
         usage = Usage(prompt_tokens=len(request.prompt_token_ids), completion_tokens=0)
         deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
@@ -175,11 +248,23 @@ class Engine:
                 raise EngineStopped("the engine is not running")
             if self._queued[request.model] > self._config.max_queue:
                 raise QueueFull("too many requests wait", retry_after_s=self._retry_after_s(request.model))
-            mailbox = Mailbox(self._bell(loop), usage)
+            mailbox = make_mailbox(self._bell(loop), usage)
+            group = make_group(request, mailbox, deadline_s)
             self._queued[request.model] += 1
-            self._inbox.append(ChoiceGroup(request, mailbox, deadline_s))
+            self._inbox.append(group)
             self._wake.notify()
-        return Generation(request, mailbox, self._notify)
+        return mailbox, group
+
+    def _send(self, order: Order) -> None:
+        """Put an order into the inbox; one that comes too late is ignored."""
+        with self._wake:
+            self._inbox.append(order)
+            self._wake.notify()
+
+    @staticmethod
+    def _check_token_ids(token_ids: Sequence[int], model: LoadedModel) -> None:
+        if not all(0 <= token_id < model.n_vocab for token_id in token_ids):
+            raise InvalidRequest("a token id lies outside the vocabulary", param="prompt")
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Turn texts into vectors. Cancelling the caller stops the work within one step.
@@ -229,8 +314,7 @@ class Engine:
         return model
 
     def _check(self, request: GenerationRequest, model: LoadedModel) -> None:
-        if not all(0 <= token_id < model.n_vocab for token_id in request.prompt_token_ids):
-            raise InvalidRequest("a token id lies outside the vocabulary", param="prompt")
+        self._check_token_ids(request.prompt_token_ids, model)
         if not all(0 <= token_id < model.n_vocab for token_id, _ in request.logit_bias):
             raise InvalidRequest("a token id lies outside the vocabulary", param="logit_bias")
         needed = len(request.prompt_token_ids) + request.max_tokens
@@ -284,23 +368,41 @@ class Engine:
         busy = any(lane.busy for lane in lanes)
         with self._wake:
             while not (self._inbox or self._embedding_inbox or self._notified or self._stopping or busy):
-                dirty = [embedder for embedder in self._embedders.values() if embedder.needs_scrub]
-                if not self._wake.wait(self._config.scrub_after_s if dirty else None):
-                    for embedder in dirty:
-                        embedder.scrub()
+                if not self._rest():
+                    break
             arrived, self._inbox = self._inbox, []
             to_embed, self._embedding_inbox = self._embedding_inbox, []
             forgotten, self._forgotten = self._forgotten, set()
             self._notified = False
             stopping = self._stopping
-        for group in arrived:
-            self._lanes[group.request.model].add(group)
+        for item in arrived:
+            if isinstance(item, Order):
+                self._lanes[item.group.request.model].obey(item)
+            else:
+                self._lanes[item.request.model].add(item)
         for task in to_embed:
             self._embedders[task.request.model].add(task)
         if forgotten:
             for lane in self._lanes.values():
                 lane.forget_namespaces(forgotten)
         return not stopping
+
+    def _rest(self) -> bool:
+        """Sleep until something comes or it is time to scrub; False when a deadline passed. Needs the lock."""
+        dirty = [embedder for embedder in self._embedders.values() if embedder.needs_scrub]
+        scrub_s, deadline_s = self._config.scrub_after_s if dirty else None, self._patience_s()
+        if deadline_s is not None and (scrub_s is None or deadline_s < scrub_s):
+            # A paused tree computes nothing, but its time runs.
+            return self._wake.wait(deadline_s)
+        if not self._wake.wait(scrub_s):
+            for embedder in dirty:
+                embedder.scrub()
+        return True
+
+    def _patience_s(self) -> float | None:
+        """Time until some request's deadline."""
+        deadlines = [s for lane in self._lanes.values() if (s := lane.next_deadline_s) is not None]
+        return max(0.0, min(deadlines) - self._clock()) if deadlines else None
 
     def _step(self) -> None:
         now_s = self._clock()
@@ -317,7 +419,9 @@ class Engine:
             status = self._statuses[name] = lane.status
             finished += status.finished_requests
             with self._wake:
-                in_transit = sum(group.request.model == name for group in self._inbox)
+                in_transit = sum(
+                    isinstance(item, Group) and item.request.model == name for item in self._inbox
+                )
                 self._queued[name] = status.waiting_requests + in_transit
         self._learn_pace(finished, now_s)
         self._undelivered.update((id(group), group) for group in touched)
@@ -367,8 +471,9 @@ class Engine:
         """Fail everything that is left."""
         with self._wake:
             self._stopping = True
-            left, self._inbox = self._inbox, []
+            arrived, self._inbox = self._inbox, []
             unembedded, self._embedding_inbox = self._embedding_inbox, []
+        left = [item for item in arrived if isinstance(item, Group)]
         for group in left:
             group.mailbox.close(EngineStopped(why))
         for lane in self._lanes.values():

@@ -12,6 +12,7 @@ to do for each token, and what waits for a reader that never comes is bounded by
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Protocol
 
 from adyton_enclave.engine.doorbell import Doorbell
 from adyton_enclave.engine.request import Event, GenerationRequest, TextDelta, Usage
@@ -132,7 +133,7 @@ class Generation:
         self.request = request
         self._mailbox = mailbox
         self._notify = notify
-        self._finalizer = weakref.finalize(self, _abandon, mailbox, notify)
+        self._finalizer = weakref.finalize(self, abandon, mailbox, notify)
         self._finalizer.atexit = False
 
     @property
@@ -142,7 +143,7 @@ class Generation:
 
     def cancel(self) -> None:
         """Stop the work within one step. Idempotent, harmless after the end; from the event loop's thread."""
-        _abandon(self._mailbox, self._notify)
+        abandon(self._mailbox, self._notify)
         self._mailbox.wake()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -157,7 +158,15 @@ class Generation:
             self.cancel()
 
 
-def _abandon(mailbox: Mailbox, notify: Callable[[], None]) -> None:
+class Abandonable(Protocol):
+    """A mailbox of either kind."""
+
+    cancelled: bool
+    ended: bool
+
+
+def abandon(mailbox: Abandonable, notify: Callable[[], None]) -> None:
+    """Have the loop thread free what belongs to a mailbox."""
     if not mailbox.cancelled and not mailbox.ended:
         mailbox.cancelled = True
         notify()

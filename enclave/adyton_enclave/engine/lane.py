@@ -21,6 +21,7 @@ from adyton_enclave.engine.sampler import Logits
 from adyton_enclave.engine.scheduler import Scheduler, Work
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_enclave.engine.settings import EngineConfig
+from adyton_enclave.engine.tree_group import Order
 from adyton_protocol.errors import Cancelled, DeadlineExceeded, EngineError, EngineStopped, OutOfMemory
 
 
@@ -62,6 +63,7 @@ class Lane:
             budget=self.budget,
             memory=self._cache,
             max_sequences=config.max_sequences,
+            n_rows=self.context.n_rows,
             n_batch=self.context.n_batch,
             prefill_tokens=self._share.tokens,
             cache=self._prefixes,
@@ -81,7 +83,7 @@ class Lane:
         """A consistent picture; take it in the loop thread, between two steps."""
         return LaneStatus(
             running=len(self._scheduler.running),
-            waiting_requests=sum(not group.started for group in self._groups.values()),
+            waiting_requests=sum(group.queued for group in self._groups.values()),
             finished_requests=self._finished,
             computed_tokens=self._computed,
             kv_cells_used=self.budget.used,
@@ -93,6 +95,11 @@ class Lane:
         """Take in a request."""
         self._groups[id(group)] = group
         self._scheduler.add(group)
+
+    def obey(self, order: Order) -> None:
+        """Do something in a tree, unless it is over."""
+        if id(order.group) in self._groups:
+            order.obey(self._scheduler)
 
     def step(self) -> list[Group]:
         """Compute one step; return the groups whose mailboxes have something to deliver.
@@ -115,7 +122,10 @@ class Lane:
                 self._cache.placed(count)
                 self._computed += count
                 self._scheduler.advance(work)
-                self._draw([item.sequence for item in work if item.wants_logits], rows)
+                drawing = [item.sequence for item in work if item.wants_logits]
+                if any(item.sequence.probe is not None for item in work):
+                    rows = self._measure(work, rows)
+                self._draw(drawing, rows)
         touched = list(self._touched.values())
         self._touched.clear()
         return touched
@@ -127,6 +137,11 @@ class Lane:
                 self.fail(group, Cancelled("the request was cancelled"))
             elif group.deadline_s is not None and now_s >= group.deadline_s:
                 self.fail(group, DeadlineExceeded("the request's time limit passed"))
+
+    @property
+    def next_deadline_s(self) -> float | None:
+        """When the first of its requests runs out of time."""
+        return min((g.deadline_s for g in self._groups.values() if g.deadline_s is not None), default=None)
 
     def fail(self, group: Group, error: EngineError) -> None:
         """End a request early and free everything it holds."""
@@ -173,6 +188,31 @@ class Lane:
         if not self.budget.used:
             raise EngineStopped("llama.cpp has no cells in an empty cache") from error
         self.budget.total = self.budget.used
+
+    def _measure(self, work: list[Work], rows: Logits) -> Logits:
+        """Let probes read their rows; return the others, in order."""
+        probing: list[tuple[Sequence, Logits]] = []
+        others: list[int] = []
+        begin = 0
+        for item in work:
+            if item.sequence.probe is not None:
+                end = begin + len(item.probed)
+                probing.append((item.sequence, rows[begin:end]))
+                begin = end
+            elif item.wants_logits:
+                others.append(begin)
+                begin += 1
+        for sequence, found in probing:
+            probe = sequence.probe
+            if sequence.phase is not Phase.RUNNING or probe is None:
+                continue  # Its group failed a moment ago.
+            if not probe.read(found, sequence.token_ids):
+                self.fail(sequence.group, EngineError("the model computed something that is no number"))
+            elif not sequence.n_remaining:
+                self._scheduler.pause(sequence)
+                sequence.report()
+                self._touched[id(sequence.group)] = sequence.group
+        return rows[others]
 
     def _draw(self, sequences: Seq[Sequence], rows: Logits) -> None:
         for sequence, drawn in zip(sequences, self._drawer.draw(sequences, rows), strict=True):

@@ -203,8 +203,18 @@ class LlamaBatch:
         self.n_tokens = 0
         self.n_rows = 0
 
-    def add(self, token_ids: Sequence[int], start: int, seq_id: int, *, wants_logits: bool) -> None:
-        """Append consecutive tokens of a sequence; logits, if wanted, are those of the last."""
+    def add(
+        self, token_ids: Sequence[int], start: int, seq_id: int, *, wants_logits: bool, at: Sequence[int] = ()
+    ) -> None:
+        """Append consecutive tokens of a sequence.
+
+        Args:
+            token_ids: They.
+            start: Position of the first.
+            seq_id: The sequence.
+            wants_logits: Whether to compute the logits of the last.
+            at: Offsets into ``token_ids`` where to compute logits as well.
+        """
         begin, end = self.n_tokens, self.n_tokens + len(token_ids)
         if end > self.capacity:
             raise ValueError("the batch is full")
@@ -215,6 +225,9 @@ class LlamaBatch:
         if wants_logits:
             self._wants[end - 1] = 1
             self.n_rows += 1
+        for offset in at:
+            self._wants[begin + offset] = 1
+        self.n_rows += len(at)
         self.n_tokens = end
 
     def fill(self, seq_id: int) -> bool:
@@ -249,9 +262,9 @@ class LlamaContext:
         # The filler of a full step must not start a micro-batch of its own.
         params.n_ubatch = config.n_ubatch if config.n_ubatch < self.n_batch else params.n_batch
         # One row of logits per sequence and step: the output buffer is sized for that, not for a batch.
-        # (llama.cpp asserts that there is one for every sequence id.)
-        params.n_outputs_max = params.n_seq_max
-        params.n_outputs_max_per_seq = 1
+        # (llama.cpp asserts that there is one for every sequence id. How many of them one sequence has only
+        # matters to its own samplers.)
+        params.n_outputs_max = self.n_rows = params.n_seq_max
         params.n_threads = config.compute_threads
         params.n_threads_batch = config.compute_threads
         params.flash_attn_type = (

@@ -20,8 +20,8 @@ class BatchRunner:
         """Compute the work.
 
         Returns:
-            One row for each item that ``wants_logits``, in order: shape ``(n, n_vocab)``, a view that the next
-            call overwrites.
+            One row for each item that ``wants_logits`` and for each position that a probe reads, in order: shape
+            ``(n, n_vocab)``, a view that the next call overwrites.
 
         Raises:
             NoKvSlot: Nothing was computed and nothing changed.
@@ -33,7 +33,8 @@ class BatchRunner:
         for item in work:
             wants = item.wants_logits
             token_ids = item.sequence.token_ids[item.start : item.start + item.count]
-            batch.add(token_ids, item.start, item.sequence.seq_id, wants_logits=wants)
-            n_rows += wants
+            at = () if item.sequence.probe is None else item.probed
+            batch.add(token_ids, item.start, item.sequence.seq_id, wants_logits=wants, at=at)
+            n_rows += wants + len(at)
         self._context.decode(batch)
         return self._context.logits(n_rows)

@@ -28,6 +28,7 @@ The scheduler knows no llama.cpp: KV memory is an interface, so that its rules a
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +71,12 @@ class Work:
         """True when this reaches the last token, whose logits give the next one."""
         sequence = self.sequence
         return sequence.probe is None and self.start + self.count == len(sequence.token_ids)
+
+    @property
+    def probed(self) -> Seq[int]:
+        """Offsets of the tokens whose logits a probe is to read."""
+        probe = self.sequence.probe
+        return () if probe is None else probe.within(self.start, self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +146,16 @@ class Scheduler:
         return bool(self._running or self._waiting)
 
     def add(self, group: Group) -> None:
-        """Queue a request. Its first sequence leads; the others wait for the prompt when there is one to share."""
+        """Queue the sequences of a request.
+
+        The first leads; the others wait for the prompt when there is one to share. Those that are paused have to
+        be resumed.
+        """
+        coming = [sequence for sequence in group.sequences if sequence.phase is not Phase.PAUSED]
+        if not coming:
+            return
         self._welcome(group)
-        first, *others = group.sequences
+        first, *others = coming
         self._enqueue(first)
         for sequence in others:
             if group.common(first, sequence):

@@ -108,6 +108,10 @@ class Sequence(ABC):
             RUNNING to go on, or the phase to change to.
         """
 
+    def report(self) -> None:
+        """The probe has read all that it was to read; post it."""
+        self.probe = None
+
 
 class Outbox(Protocol):
     """The loop thread's side of where a group's events go. What is ``urgent`` does not wait for more."""
@@ -162,6 +166,11 @@ class Group(ABC):
     @abstractmethod
     def sequences(self) -> Collection[Sequence]:
         """All sequences that hold or may ever hold cells."""
+
+    @property
+    def queued(self) -> bool:
+        """True while it waits for its first step."""
+        return not self.started
 
     @property
     def usage(self) -> Usage:
