@@ -66,6 +66,24 @@ def test_node_gets_logprobs(results: Any) -> None:
     assert [len(token["top_logprobs"]) for token in content] == [2, 2, 2]
 
 
+def test_node_gets_what_a_schema_demands(results: Any) -> None:
+    """A JSON schema is kept to by a model that knows nothing of it."""
+    answer = results["jsonSchema"]
+    assert isinstance(answer["warm"], bool)
+    assert answer["city"] in {"Thebes", "Delphi"}
+
+
+def test_node_calls_tools(results: Any) -> None:
+    """A required call, whole and streamed, and the conversation that goes on with its result."""
+    whole, streamed = results["toolCall"]["first"], results["toolStream"]
+    for answer in (whole, streamed):
+        (call,) = answer["choices"][0]["message"]["tool_calls"]
+        assert call["function"]["name"] == "get_weather"
+        assert json.loads(call["function"]["arguments"])["city"] in {"Thebes", "Delphi"}
+        assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    assert results["toolCall"]["second"]["choices"][0]["message"]["content"]
+
+
 def test_node_gets_embeddings(results: Any) -> None:
     """The SDK asks for base64 and decodes it; the vectors have length one and differ."""
     first, second = results["embeddings"]

@@ -16,6 +16,28 @@ const client = new OpenAI({
 });
 const messages = [{ role: "user", content: "hello" }];
 
+const tools = [
+  {
+    type: "function",
+    function: {
+      name: "get_weather",
+      parameters: {
+        type: "object",
+        properties: { city: { enum: ["Thebes", "Delphi"] } },
+        required: ["city"],
+        additionalProperties: false,
+      },
+    },
+  },
+];
+const oneCall = { tools, tool_choice: "required", parallel_tool_calls: false, max_tokens: 300, seed: 1 };
+const schema = {
+  type: "object",
+  properties: { warm: { type: "boolean" }, city: { enum: ["Thebes", "Delphi"] } },
+  required: ["warm", "city"],
+  additionalProperties: false,
+};
+
 async function collected(stream) {
   const chunks = [];
   for await (const chunk of stream) chunks.push(chunk);
@@ -38,6 +60,25 @@ const calls = {
     client.chat.completions.create({
       model, messages, max_tokens: 3, temperature: 0, logprobs: true, top_logprobs: 2,
     }),
+  jsonSchema: async () =>
+    JSON.parse(
+      (
+        await client.chat.completions.create({
+          model, messages, max_tokens: 300, seed: 1,
+          response_format: { type: "json_schema", json_schema: { name: "weather", strict: true, schema } },
+        })
+      ).choices[0].message.content,
+    ),
+  toolCall: async () => {
+    const first = await client.chat.completions.create({ model, messages, ...oneCall });
+    const message = first.choices[0].message;
+    const result = { role: "tool", tool_call_id: message.tool_calls[0].id, content: "31 degrees" };
+    const second = await client.chat.completions.create({
+      model, messages: [...messages, message, result], tools, tool_choice: "none", max_tokens: 6, seed: 1,
+    });
+    return { first, second };
+  },
+  toolStream: () => client.chat.completions.stream({ model, messages, ...oneCall }).finalChatCompletion(),
   completion: () => client.completions.create({ model, prompt: "the", max_tokens: 4, temperature: 0 }),
   embeddings: async () =>
     (await client.embeddings.create({ model, input: ["the", "an"] })).data.map(({ embedding }) => embedding),
