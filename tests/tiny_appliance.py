@@ -10,7 +10,7 @@ from tiny_gguf import make_tiny_gguf
 from appliance import Appliance, running
 
 TINY = "tiny"
-TINY_N_CTX = 512
+TINY_N_CTX = 2048
 TINY_MAX_TOKENS = 8
 
 

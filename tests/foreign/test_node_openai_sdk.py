@@ -55,7 +55,7 @@ def test_node_streams(results: Any) -> None:
     """Chunks arrive one by one, end with the usage, and add up to the whole answer of the same seed."""
     chunks = results["stream"]
     assert text_of(chunks) == results["chat"]["choices"][0]["message"]["content"]
-    assert len(chunks) > 4
+    assert len(chunks) >= 4
     assert chunks[-1]["usage"]["completion_tokens"] == 4
     assert results["streamHelper"]["choices"][0]["message"]["content"] == text_of(chunks)
 
