@@ -2,13 +2,14 @@
 """``POST /v1/chat/completions``."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from adyton_enclave.api.answer import Desk, Job, serve
 from adyton_enclave.api.chat_request import parse_chat_request
 from adyton_enclave.api.chat_task import prepare_chat
 from adyton_enclave.api.errors import error_event
-from adyton_enclave.api.events import Json, event
+from adyton_enclave.api.events import Json, TextFrame, event
 from adyton_enclave.api.generate import Served, find_model, usage_details_json
 from adyton_enclave.api.pieces import Choice, Delta, Ended, Reader, ReasoningDelta, ToolCallDelta
 from adyton_enclave.api.types import Options, RequestLimits
@@ -91,6 +92,13 @@ class ChatPresenter:
         if options.stream and options.include_usage:
             self._tail["usage"] = None
 
+        self._frames = [
+            TextFrame(partial(self._text_chunk, index)) for index in range(options.n if options.stream else 0)
+        ]
+
+    def _text_chunk(self, index: int, text: str) -> bytes:
+        return self._chunk(index, {"content": text}, logprobs=None, finish_reason=None)
+
     def _chunk(self, index: int, delta: Json, *, logprobs: Json | None, finish_reason: str | None) -> bytes:
         choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return event({**self._head, **self._tail, "choices": [choice]})
@@ -104,6 +112,8 @@ class ChatPresenter:
 
     def delta(self, piece: Delta) -> bytes:
         """More text, reasoning or tool calls."""
+        if self._options.logprobs is None and isinstance(piece, TextDelta):
+            return self._frames[piece.index].fill(piece.text)
         logprobs = None if self._options.logprobs is None else _logprobs_json(piece.logprobs)
         return self._chunk(piece.index, _delta_json(piece), logprobs=logprobs, finish_reason=None)
 
