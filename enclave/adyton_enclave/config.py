@@ -58,7 +58,7 @@ class Limits:
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_connections: int = 256
     max_exchanges: int = 128
-    max_queue: int = 64
+    max_queue: int = 128
     max_sequences: int = 32
     max_candidates: int = 16
     max_prompts: int = 16

@@ -6,6 +6,7 @@ reading messages. Everything here travels sealed; messages still hold field name
 """
 
 import json
+import math
 from typing import ClassVar, Final
 
 from adyton_protocol.errors import EngineError, InvalidRequest, QueueFull
@@ -81,7 +82,7 @@ def error_headers(error: EngineError) -> tuple[tuple[str, str], ...]:
     """Inner headers of the answer that reports ``error``."""
     headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
     if isinstance(error, QueueFull):
-        headers += (("retry-after", str(max(1, round(error.retry_after_s)))),)
+        headers += (("retry-after", str(max(1, math.ceil(error.retry_after_s)))),)
     if isinstance(error, WrongMethod):
         headers += (("allow", error.allow),)
     return headers

@@ -35,6 +35,7 @@ from adyton_enclave.engine.settings import EngineConfig, ModelSpec
 from adyton_enclave.engine.thread_pool import ThreadPool
 from adyton_enclave.engine.tree import Link, Tree, TreeMailbox
 from adyton_enclave.engine.tree_group import Order, TreeGroup
+from adyton_enclave.engine.turnstile import Turnstile
 from adyton_protocol.errors import (
     ConfigError,
     ContextOverflow,
@@ -52,9 +53,6 @@ DELIVERY_INTERVAL_S: Final = 0.002
 tokens and ends do not wait."""
 
 _STOP_TIMEOUT_S: Final = 60.0
-_MIN_RETRY_S: Final = 1.0
-_MAX_RETRY_S: Final = 60.0
-_SMOOTHING: Final = 0.2
 
 M = TypeVar("M")
 G = TypeVar("G", bound=Group)
@@ -81,7 +79,7 @@ class Engine:
         self._embedders: dict[str, Embedder] = {}
         self._wake = threading.Condition()
         self._inbox: list[Group | Order] = []
-        self._queued: dict[str, int] = {}
+        self._turnstiles: dict[str, Turnstile] = {}
         self._embedding_inbox: list[EmbeddingTask] = []
         self._embedding: dict[str, list[EmbeddingTask]] = {}
         self._forgotten: set[bytes] = set()
@@ -89,8 +87,6 @@ class Engine:
         self._stopping = False
         self._failed = False
         self._statuses: dict[str, LaneStatus] = {}
-        self._interval_s = _MIN_RETRY_S
-        self._last_finish_s = clock()
         self._last_delivery_s = clock()
         self._undelivered: dict[int, Group] = {}
         self._thread: threading.Thread | None = None
@@ -132,7 +128,7 @@ class Engine:
                     lane = self._lanes[spec.name] = Lane(model.llama, self._config, clock=self._clock)
                     pool.attach(lane.context)
                     self._statuses[spec.name] = lane.status
-                    self._queued[spec.name] = 0
+                    self._turnstiles[spec.name] = Turnstile(self._config.max_queue, self._clock())
                 if spec.embeddings:
                     embedder = Embedder(model.llama, self._config, spec.n_ctx, self._clock)
                     self._embedders[spec.name] = embedder
@@ -246,11 +242,9 @@ class Engine:
         with self._wake:
             if not self.running:
                 raise EngineStopped("the engine is not running")
-            if self._queued[request.model] > self._config.max_queue:
-                raise QueueFull("too many requests wait", retry_after_s=self._retry_after_s(request.model))
+            self._turnstiles[request.model].enter(request.tenant, self._clock())
             mailbox = make_mailbox(self._bell(loop), usage)
             group = make_group(request, mailbox, deadline_s)
-            self._queued[request.model] += 1
             self._inbox.append(group)
             self._wake.notify()
         return mailbox, group
@@ -325,17 +319,6 @@ class Engine:
                 param="max_tokens" if len(request.prompt_token_ids) < model.n_ctx else "messages",
             )
 
-    def _retry_after_s(self, model: str) -> float:
-        """Time until half the queue is gone, from how fast requests finished lately. Needs the lock."""
-        return min(max(self._interval_s * self._queued[model] / 2, _MIN_RETRY_S), _MAX_RETRY_S)
-
-    def _learn_pace(self, finished: int, now_s: float) -> None:
-        """Smooth the time between two finished requests."""
-        if finished:
-            interval_s = (now_s - self._last_finish_s) / finished
-            self._interval_s += _SMOOTHING * (interval_s - self._interval_s)
-            self._last_finish_s = now_s
-
     def forget_namespaces(self, namespaces: Collection[bytes]) -> None:
         """Give up, before the next step, whatever is kept for these cache namespaces. From any thread."""
         if namespaces:
@@ -407,7 +390,6 @@ class Engine:
     def _step(self) -> None:
         now_s = self._clock()
         touched: list[Group] = []
-        finished = 0
         # First, because what the lanes draw is delivered at the end.
         for embedder in self._embedders.values():
             embedder.sweep(now_s)
@@ -415,15 +397,15 @@ class Engine:
         for name, lane in self._lanes.items():
             lane.sweep(now_s)
             touched += lane.step()
-            finished -= self._statuses[name].finished_requests
-            status = self._statuses[name] = lane.status
-            finished += status.finished_requests
+            self._statuses[name] = lane.status
             with self._wake:
-                in_transit = sum(
-                    isinstance(item, Group) and item.request.model == name for item in self._inbox
+                waiting = lane.waiting
+                waiting.update(
+                    item.request.tenant
+                    for item in self._inbox
+                    if isinstance(item, Group) and item.request.model == name
                 )
-                self._queued[name] = status.waiting_requests + in_transit
-        self._learn_pace(finished, now_s)
+                self._turnstiles[name].observe(waiting, now_s)
         self._undelivered.update((id(group), group) for group in touched)
         if self._should_deliver():
             self._deliver(self._undelivered.values())

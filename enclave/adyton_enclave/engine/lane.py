@@ -5,6 +5,7 @@ A step is: plan, compute, draw, tell. Everything here runs in the loop thread.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Lane:
             cache=self._prefixes,
         )
         self._groups: dict[int, Group] = {}
+        self._unstarted: dict[int, Group] = {}
         self._touched: dict[int, Group] = {}
         self._finished = 0
         self._computed = 0
@@ -83,7 +85,7 @@ class Lane:
         """A consistent picture; take it in the loop thread, between two steps."""
         return LaneStatus(
             running=len(self._scheduler.running),
-            waiting_requests=sum(group.queued for group in self._groups.values()),
+            waiting_requests=sum(group.queued for group in self._unstarted.values()),
             finished_requests=self._finished,
             computed_tokens=self._computed,
             kv_cells_used=self.budget.used,
@@ -91,9 +93,14 @@ class Lane:
             kv_cells_total=self.budget.total,
         )
 
+    @property
+    def waiting(self) -> Counter[str]:
+        """Requests that were never computed, by tenant."""
+        return Counter(group.request.tenant for group in self._unstarted.values() if group.queued)
+
     def add(self, group: Group) -> None:
         """Take in a request."""
-        self._groups[id(group)] = group
+        self._groups[id(group)] = self._unstarted[id(group)] = group
         self._scheduler.add(group)
 
     def obey(self, order: Order) -> None:
@@ -126,6 +133,8 @@ class Lane:
                 if any(item.sequence.probe is not None for item in work):
                     rows = self._measure(work, rows)
                 self._draw(drawing, rows)
+        if self._unstarted:
+            self._unstarted = {key: group for key, group in self._unstarted.items() if not group.started}
         touched = list(self._touched.values())
         self._touched.clear()
         return touched
@@ -247,5 +256,6 @@ class Lane:
 
     def _forget(self, group: Group) -> None:
         self._groups.pop(id(group), None)
+        self._unstarted.pop(id(group), None)
         self._finished += 1
         self._touched[id(group)] = group

@@ -39,7 +39,8 @@ class EngineConfig:
         prefill_tokens: Most prompt tokens in a step that also decodes, which bounds how long a long prompt
             holds up running streams; 0 means as many as measured times allow (``prefill_share``).
         max_sequences: Most sequences of one model in the KV cache at once, up to ``MAX_SEQUENCES``.
-        max_queue: Most requests of one model that wait for their first step.
+        max_queue: Most requests of one model that wait for their first step; one tenant may hold as many of these
+            places as are free.
         cache_cells: Most KV cells that are kept for later requests of those who ask for it; 0 keeps nothing, None is
             half of ``n_ctx_total``. They are lent: whoever computes gets them back.
         kv_type_k: Type of cached keys.
