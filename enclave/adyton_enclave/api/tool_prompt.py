@@ -39,14 +39,16 @@ def with_tools(
     definitions = [tool.definition() for tool in tools]
     match dialect.tool_format:
         case ToolFormat.GENERIC:
-            return _generic(messages, definitions), None
+            return _generic(messages, definitions, system_role=dialect.system_role), None
         case ToolFormat.MISTRAL:
             return [_mistral(message) for message in messages], definitions or None
         case ToolFormat.HERMES | ToolFormat.LLAMA3:
             return list(messages), definitions or None
 
 
-def _generic(messages: Sequence[Message], definitions: Sequence[object]) -> list[Message]:
+def _generic(
+    messages: Sequence[Message], definitions: Sequence[object], *, system_role: bool
+) -> list[Message]:
     """Everything about tools as text in the roles that every template knows."""
     plain: list[dict[str, object]] = []
     for message in messages:
@@ -66,8 +68,11 @@ def _generic(messages: Sequence[Message], definitions: Sequence[object]) -> list
     if definitions:
         lines = "\n".join(json.dumps(definition, ensure_ascii=False) for definition in definitions)
         text = _INTRODUCTION.format(tools=lines)
-        if plain and plain[0]["role"] == "system":
+        first = plain[0]["role"]
+        if first == "system":
             plain[0]["content"] = f"{plain[0]['content']}\n\n{text}"
+        elif first == "user" and not system_role:
+            plain[0]["content"] = f"{text}\n\n{plain[0]['content']}"
         else:
             plain.insert(0, {"role": "system", "content": text})
     return list(plain)

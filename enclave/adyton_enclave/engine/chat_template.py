@@ -22,17 +22,15 @@ The template itself is covered by the model's digest and trusted not to be hosti
 line. It has no clock, no randomness and no I/O, so that equal messages give equal tokens for ever.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from jinja2 import TemplateError, Undefined
-from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
 from adyton_enclave.engine.dialect import MARKS
 from adyton_enclave.engine.llama import LlamaModel
+from adyton_enclave.engine.template_environment import Refused, TemplateEnvironment
 from adyton_protocol.errors import ConfigError, InvalidRequest
 
 MAX_TEMPLATE_CHARS: Final = 256 * 1024
@@ -41,33 +39,6 @@ MAX_DEPTH: Final = 32
 _ROLE: Final = re.compile(r"[a-z][a-z_]{0,31}")
 _STAND_INS: Final = range(0x100000, 0x10FFFE)
 """Plane 16, private use: in practice in nobody's text; what does occur in a request is skipped."""
-
-
-class _Refused(Exception):
-    """A template called ``raise_exception``."""
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja as chat templates expect it (transformers' settings), minus everything that varies."""
-
-    def __init__(self) -> None:
-        loop_controls: type[Extension] | str = "jinja2.ext.loopcontrols"
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loop_controls], undefined=Undefined
-        )
-        self.filters["tojson"] = _to_json
-        # `range` stays, in the sandbox's bounded form; lipsum is random text.
-        self.globals.pop("lipsum", None)
-        self.globals["raise_exception"] = _raise_exception
-
-
-def _raise_exception(message: object) -> NoReturn:
-    raise _Refused(str(message))
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    """Without jinja's HTML escapes and with plain Unicode, as transformers does it."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 class ChatTemplate:
@@ -82,7 +53,7 @@ class ChatTemplate:
         if len(source) > MAX_TEMPLATE_CHARS:
             raise ConfigError(f"the chat template has more than {MAX_TEMPLATE_CHARS} characters")
         try:
-            self._template = _Environment().from_string(source)
+            self._template = TemplateEnvironment().from_string(source)
         except TemplateError as error:
             raise ConfigError(f"the chat template is invalid: {error}") from error
         self._model = model
@@ -129,7 +100,8 @@ class ChatTemplate:
                     }
                     for message in normal
                 ],
-                "tools": _translate(tools, table),
+                # Left out when there are none: templates ask whether it is defined, and some iterate over it.
+                **({} if tools is None else {"tools": _translate(tools, table)}),
                 "bos_token": self._model.token_text(self._model.bos),
                 "eos_token": self._model.token_text(self._model.eos),
                 "add_generation_prompt": add_generation_prompt,
@@ -158,7 +130,7 @@ class ChatTemplate:
                 pieces.append(piece)
         except Exception as error:  # noqa: BLE001  # a template is a program and may fail in any way
             # SECURITY: not chained and not quoted; templates put messages into their own errors.
-            kind = "refuses" if isinstance(error, _Refused) else "cannot render"
+            kind = "refuses" if isinstance(error, Refused) else "cannot render"
             raise InvalidRequest(
                 f"the model's chat template {kind} this conversation", param="messages"
             ) from None

@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Final
 
 from jinja2 import TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from adyton_enclave.engine.template_environment import TemplateEnvironment
 
 REASONING_MARKS: Final = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
 CALL_MARKS: Final = (
@@ -44,12 +45,14 @@ class Dialect:
         reasoning: The marks around its reasoning, if it reasons.
         control_ids: Those marks that are control tokens of the vocabulary, with their ids.
         variables: Names that the template reads.
+        system_role: The template takes system messages.
     """
 
     tool_format: ToolFormat = ToolFormat.GENERIC
     reasoning: tuple[str, str] | None = None
     control_ids: Mapping[str, int]
     variables: frozenset[str] = frozenset()
+    system_role: bool = True
 
 
 def find_dialect(
@@ -74,6 +77,8 @@ def find_dialect(
         reasoning=reasoning,
         control_ids={mark: token_id for mark, token_id in control_tokens.items() if mark in MARKS},
         variables=variables,
+        # What the templates that have none say when they refuse one.
+        system_role="ystem role not supported" not in source,
     )
 
 
@@ -92,8 +97,7 @@ def _tool_format(source: str, variables: frozenset[str], control_tokens: Mapping
 
 
 def _variables(source: str) -> frozenset[str]:
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
-        return frozenset(meta.find_undeclared_variables(environment.parse(source)))
+        return frozenset(meta.find_undeclared_variables(TemplateEnvironment().parse(source)))
     except TemplateError:
         return frozenset()  # Whoever compiles the template reports it.

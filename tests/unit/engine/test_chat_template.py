@@ -134,6 +134,55 @@ def test_deep_nesting_is_refused(chat: ChatTemplate) -> None:
         chat.apply([{"role": "user", "content": "x", "extra": value}])
 
 
+MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "<think>", "</think>")
+_MARKED = st.lists(
+    st.sampled_from([*MARKS, "<tool_", "call>", "<", ">", "think>", "</", " ", "é", "x"]), max_size=8
+).map("".join)
+TOOLS = (
+    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}<tool_call>{% for message in messages %}"
+    "{{ message.content }}{{ message.tool_calls | tojson }}{% endfor %}</tool_call><think>"
+)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> LlamaModel:
+    """A vocabulary in which marks are user-defined tokens."""
+    model = make_tiny_gguf(tmp_path_factory.mktemp("marked") / "marked.gguf", marks=MARKS)
+    return LlamaModel(str(model.path), model.sha256)
+
+
+@settings(max_examples=200, deadline=None)
+@given(contents=st.lists(_MARKED, min_size=1, max_size=3), description=_MARKED, arguments=_MARKED)
+def test_no_tool_text_forges_a_mark(
+    marked: LlamaModel, contents: list[str], description: str, arguments: str
+) -> None:
+    """Descriptions, arguments and results spell marks as plain text; the tokens are the template's alone."""
+    call = {"type": "function", "function": {"name": "f", "arguments": {arguments: [arguments]}}}
+    messages = [{"role": "tool", "content": content, "tool_calls": [call]} for content in contents]
+    tool = {"type": "function", "function": {"name": "f", "description": description}}
+    token_ids = ChatTemplate(TOOLS, marked).apply(messages, tools=[tool])
+    ids = marked.token_ids_of(MARKS)
+    assert [token_id for token_id in token_ids if token_id in ids.values()] == [
+        ids["<tool_call>"],
+        ids["</tool_call>"],
+        ids["<think>"],
+    ]
+    text = b"".join(marked.pieces[token_id] for token_id in token_ids).decode()
+    for part in (*contents, description, arguments):
+        assert part in text
+
+
+def test_templates_of_trainers_are_understood(llama: LlamaModel) -> None:
+    """Marked generations, and JSON with transformers' arguments, in which no stand-in gets stuck."""
+    source = (
+        "{% generation %}{{ messages[0] | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}"
+        "{% endgeneration %}{{ tools is defined }}"
+    )
+    token_ids = ChatTemplate(source, llama).apply([{"role": "user", "content": "<é>"}])
+    text = b"".join(llama.pieces[token_id] for token_id in token_ids).decode()
+    assert text == '{"content":"<é>","role":"user"}False'
+
+
 def test_an_invalid_template_is_a_configuration_error(llama: LlamaModel) -> None:
     """Found at load, not at the first request."""
     with pytest.raises(ConfigError):
