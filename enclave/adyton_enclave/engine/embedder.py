@@ -153,18 +153,12 @@ class Embedder:
         self._waiting: OrderedDict[str, deque[EmbeddingTask]] = OrderedDict()
         self._tasks: dict[int, EmbeddingTask] = {}
         self._current: _Text | None = None
-        self._dirty = False
         self._seconds_per_token = 0.0
 
     @property
     def busy(self) -> bool:
         """True while a step would do something."""
         return bool(self._tasks)
-
-    @property
-    def needs_scrub(self) -> bool:
-        """True when nothing runs but buffers still hold numbers of the past."""
-        return self._dirty and not self.busy
 
     def retry_after_s(self, waiting_tokens: int) -> float:
         """Time until half of what waits is done, as fast as it went lately. Any thread may ask."""
@@ -193,7 +187,6 @@ class Embedder:
         if not pieces:
             return
         begin_s = self._clock()
-        self._dirty = True
         rows = self.context.compute(
             [(piece.text.token_ids[piece.start : piece.start + piece.count], piece.start) for piece in pieces]
         )
@@ -201,10 +194,10 @@ class Embedder:
         for piece in pieces:
             self._pool(piece, rows[first : first + piece.count])
             first += piece.count
-        # SECURITY: hidden states are as good as the text. (The rest of the memory is overwritten by the scrub.)
+        # SECURITY: hidden states and cached cells are as good as the text.
         rows[:] = 0.0
         if self._current is None:
-            self.context.forget()
+            self.context.erase()
         took_s = (self._clock() - begin_s) / first
         self._seconds_per_token += _SMOOTHING * (took_s - self._seconds_per_token)
 
@@ -213,11 +206,6 @@ class Embedder:
         for task in list(self._tasks.values()):
             self._remove(task)
             task.fail(make_error())
-
-    def scrub(self) -> None:
-        """Overwrite the KV buffers. Only when idle."""
-        self.context.scrub()
-        self._dirty = False
 
     def close(self) -> None:
         """Free the context."""
@@ -296,7 +284,7 @@ class Embedder:
         self._remove(task)
         if self._current is not None and self._current.task is task:
             self._current = None
-            self.context.forget()
+            self.context.erase()
         task.fail(error)
 
     def _remove(self, task: EmbeddingTask) -> None:

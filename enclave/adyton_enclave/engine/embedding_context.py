@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as _bindings
 
-from adyton_enclave.engine.llama import KV_TYPES, LlamaBatch, LlamaModel
+from adyton_enclave.engine.kv_eraser import CellEraser
+from adyton_enclave.engine.llama import KV_TYPES, ContextMemory, LlamaBatch, LlamaModel
 from adyton_enclave.engine.settings import EngineConfig
 from adyton_protocol.errors import ConfigError, EngineStopped
 
@@ -52,11 +53,13 @@ def pooling_of(model: LlamaModel) -> Pooling:
     return pooling
 
 
-class EmbeddingContext:
+class EmbeddingContext(ContextMemory):
     """Computes hidden states. Owned by the loop thread.
 
     Attributes:
+        dirty_cells: Cells that hold numbers of texts.
         n_batch: Most tokens in one step.
+        max_texts: Most texts in one step.
         whole: True when a text must be computed in one step.
         width: Length of a vector.
     """
@@ -69,25 +72,29 @@ class EmbeddingContext:
         """
         if _lib.llama_model_has_encoder(model.handle) and _lib.llama_model_has_decoder(model.handle):
             raise ConfigError("a model of encoder and decoder makes no embeddings")
-        self.width = model.width
-        step_tokens = min(STEP_TOKENS, config.n_batch)
-        self._context: Any = self._new(model, config, n_ctx, step_tokens)
-        self._memory: Any = _lib.llama_get_memory(self._context)
-        self.whole = not self._memory or not _lib.llama_get_causal_attn(self._context)
+        step_tokens = max(2, min(STEP_TOKENS, config.n_batch))
+        self.max_texts = min(MAX_TEXTS, step_tokens - 1)
+        context = self._new(model, config, n_ctx, step_tokens)
+        self.whole = not _lib.llama_get_memory(context) or not _lib.llama_get_causal_attn(context)
         if self.whole:
-            self.close()
-            self._context = self._new(model, config, n_ctx, max(n_ctx, step_tokens))
-            self._memory = _lib.llama_get_memory(self._context)
-        self.n_batch = int(_lib.llama_n_ubatch(self._context))
+            _lib.llama_free(context)
+            context = self._new(model, config, n_ctx, max(n_ctx, step_tokens))
+        super().__init__(context)
+        self.width = model.width
+        self.n_batch = int(_lib.llama_n_ubatch(context))
         self._batch = LlamaBatch(self.n_batch)
+        self._n_tokens = 0
+        self.dirty_cells = 0
+        # A text of one token gets company where it would take another path through a multiplication than in a batch.
+        self._fills = config.batch_invariant and model.weights.needs_two_rows and not self.whole
+        self._eraser = CellEraser(self, 0) if self._memory else None
 
-    @staticmethod
-    def _new(model: LlamaModel, config: EngineConfig, n_ctx: int, n_batch: int) -> Any:
+    def _new(self, model: LlamaModel, config: EngineConfig, n_ctx: int, n_batch: int) -> Any:
         params = _lib.llama_context_default_params()
         params.n_ctx = max(n_ctx, n_batch)
         params.n_batch = n_batch
         params.n_ubatch = n_batch
-        params.n_seq_max = min(MAX_TEXTS, n_batch)
+        params.n_seq_max = self.max_texts + 1  # the last is the filler's
         params.n_threads = config.compute_threads
         params.n_threads_batch = config.compute_threads
         params.embeddings = True
@@ -108,16 +115,6 @@ class EmbeddingContext:
             raise ConfigError("llama.cpp cannot make a context for embeddings of these sizes")
         return context
 
-    @property
-    def handle(self) -> Any:
-        """``llama_context *``."""
-        return self._context
-
-    @property
-    def max_texts(self) -> int:
-        """Most texts in one step."""
-        return int(_lib.llama_n_seq_max(self._context))
-
     def compute(self, texts: Sequence[tuple[Sequence[int], int]]) -> Rows:
         """Compute pieces of texts, the text at index ``i`` as sequence ``i``.
 
@@ -130,15 +127,10 @@ class EmbeddingContext:
         Raises:
             EngineStopped: The context is unusable.
         """
-        batch = self._batch
-        batch.clear()
+        self._batch.clear()
         for seq_id, (token_ids, start) in enumerate(texts):
-            batch.add(token_ids, start, seq_id, wants_logits=True)
-        # All tokens are outputs: that is what ``embeddings`` in the context's parameters means.
-        batch.struct.n_tokens = batch.n_tokens
-        status = int(_lib.llama_decode(self._context, batch.struct))
-        if status != 0:
-            raise EngineStopped(f"llama_decode failed with status {status}")
+            self._batch.add(token_ids, start, seq_id, wants_logits=True)
+        self._decode()
         return self.last_rows()
 
     def last_rows(self) -> Rows:
@@ -146,26 +138,37 @@ class EmbeddingContext:
         pointer = _lib.llama_get_embeddings(self._context)
         if not pointer:
             raise EngineStopped("llama.cpp has no embeddings")
-        n_tokens = self._batch.n_tokens
-        rows: Rows = np.ctypeslib.as_array(pointer, (n_tokens * self.width,))
-        return rows.reshape(n_tokens, self.width)
+        rows: Rows = np.ctypeslib.as_array(pointer, (self._n_tokens * self.width,))
+        return rows.reshape(self._n_tokens, self.width)
 
-    def forget(self) -> None:
-        """Empty the KV cache. The next text starts at its first cell, and so gets the numbers that it gets alone."""
-        if self._memory:
+    def erase(self) -> None:
+        """Overwrite what was computed and empty the KV cache.
+
+        The next text starts at the first cell, and so gets the numbers that it gets alone.
+        """
+        if self._eraser is not None and self.dirty_cells:
             _lib.llama_memory_clear(self._memory, False)
+            # Everything lies in the lowest cells, which are the first to be written over.
+            self._eraser.clear(self.dirty_cells, 1)
+            _lib.llama_memory_clear(self._memory, False)
+        self.dirty_cells = 0
 
-    def scrub(self) -> None:
-        """Empty the KV cache and overwrite its buffers with zeros."""
-        if self._memory:
-            _lib.llama_memory_clear(self._memory, True)
+    def probe(self, seq_id: int) -> None:
+        """Compute some token as the first of a sequence, so that it has one cell."""
+        self._batch.clear()
+        self._batch.add([0], 0, seq_id, wants_logits=True)
+        self._decode()
 
-    def length(self, seq_id: int) -> int:
-        """Cells of a sequence, by llama.cpp's own count."""
-        return int(_lib.llama_memory_seq_pos_max(self._memory, seq_id)) + 1 if self._memory else 0
-
-    def close(self) -> None:
-        """Free the context. Idempotent."""
-        if self._context:
-            _lib.llama_free(self._context)
-            self._context = None
+    def _decode(self) -> None:
+        batch = self._batch
+        self._n_tokens = batch.n_tokens
+        filled = self._fills and batch.n_tokens == 1 and batch.fill(self.max_texts)
+        batch.struct.n_tokens = batch.n_tokens + filled
+        # All tokens are outputs: that is what ``embeddings`` in the context's parameters means.
+        status = int(_lib.llama_decode(self._context, batch.struct))
+        if filled:
+            # Its cell is the topmost one, so that taking it away leaves no hole.
+            self.remove(self.max_texts)
+        if status != 0:
+            raise EngineStopped(f"llama_decode failed with status {status}")
+        self.dirty_cells += batch.n_tokens

@@ -371,16 +371,9 @@ class Engine:
         return not stopping
 
     def _rest(self) -> bool:
-        """Sleep until something comes or it is time to scrub; False when a deadline passed. Needs the lock."""
-        dirty = [embedder for embedder in self._embedders.values() if embedder.needs_scrub]
-        scrub_s, deadline_s = self._config.scrub_after_s if dirty else None, self._patience_s()
-        if deadline_s is not None and (scrub_s is None or deadline_s < scrub_s):
-            # A paused tree computes nothing, but its time runs.
-            return self._wake.wait(deadline_s)
-        if not self._wake.wait(scrub_s):
-            for embedder in dirty:
-                embedder.scrub()
-        return True
+        """Sleep until something comes; False when a deadline passed. Needs the lock."""
+        # A paused tree computes nothing, but its time runs.
+        return self._wake.wait(self._patience_s())
 
     def _patience_s(self) -> float | None:
         """Time until some request's deadline."""

@@ -13,12 +13,11 @@ with another layout is an error at start and never a cell that was not cleared.
 """
 
 import struct
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from adyton_enclave.engine.llama import LlamaContext
 from adyton_protocol.errors import ConfigError, EngineStopped
 
 _MAX_STATE_BYTES: Final = 4 << 20
@@ -29,10 +28,33 @@ _ROWS: Final = struct.Struct("=iII")
 """Type, and either the bytes of a row as u64 (little end first) or the two factors of it when transposed."""
 
 
+class Erasable(Protocol):
+    """What clearing needs of a context."""
+
+    n_cells: int
+
+    def probe(self, seq_id: int) -> None:
+        """Compute some token as the first of a sequence, so that it has one cell."""
+
+    def read_state(self, seq_id: int) -> npt.NDArray[np.uint8]:
+        """The cells of one sequence with their numbers."""
+        ...
+
+    def write_state(self, seq_id: int, state: npt.NDArray[np.uint8]) -> bool:
+        """Give a sequence new cells with these numbers, the lowest that are free; true if that worked."""
+        ...
+
+    def hand_over(self, seq_id: int, heir: int) -> None:
+        """Give all cells of a sequence to another."""
+
+    def scrub(self) -> None:
+        """Forget everything and overwrite it."""
+
+
 class CellEraser:
     """Zeros for the cells of one context. Owned by the loop thread."""
 
-    def __init__(self, context: LlamaContext, seq_id: int) -> None:
+    def __init__(self, context: Erasable, seq_id: int) -> None:
         """Learn the layout from one computed cell.
 
         Args:

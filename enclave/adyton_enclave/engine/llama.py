@@ -241,7 +241,70 @@ class LlamaBatch:
         return True
 
 
-class LlamaContext:
+class ContextMemory:
+    """A ``llama_context`` as the owner of KV cells. Owned by the loop thread.
+
+    Attributes:
+        n_cells: How many there are to use.
+    """
+
+    def __init__(self, context: Any) -> None:
+        """Take ownership of the context; one without KV cache has no cells to ask for."""
+        self._context: Any = context
+        self._memory: Any = _lib.llama_get_memory(context)
+        self.n_cells = int(_lib.llama_n_ctx(context))
+
+    @property
+    def handle(self) -> Any:
+        """``llama_context *``."""
+        return self._context
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` share the first ``length`` cells of ``source``."""
+        _lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def remove(self, seq_id: int, start: int = 0) -> None:
+        """Take ``seq_id`` off its cells from position ``start`` on."""
+        _lib.llama_memory_seq_rm(self._memory, seq_id, start, -1)
+
+    def hand_over(self, seq_id: int, heir: int) -> None:
+        """Give all cells of ``seq_id`` to ``heir``, no sequence in the ordinary sense."""
+        _lib.llama_memory_seq_cp(self._memory, seq_id, heir, -1, -1)
+        _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+
+    def read_state(self, seq_id: int) -> npt.NDArray[np.uint8]:
+        """The cells of one sequence with their numbers, as llama.cpp writes them."""
+        size = int(_lib.llama_state_seq_get_size(self._context, seq_id))
+        state = np.empty(size, dtype=np.uint8)
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        return state[: int(_lib.llama_state_seq_get_data(self._context, pointer, size, seq_id))]
+
+    def write_state(self, seq_id: int, state: npt.NDArray[np.uint8]) -> bool:
+        """Give a sequence new cells with these numbers, the lowest that are free, in place of what it had.
+
+        Returns:
+            False when llama.cpp did not take the state as it is; then the sequence has no cells.
+        """
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        taken = _lib.llama_state_seq_set_data(self._context, pointer, len(state), seq_id)
+        return int(taken) == len(state)
+
+    def scrub(self) -> None:
+        """Forget every sequence and overwrite the KV buffers with zeros."""
+        _lib.llama_memory_clear(self._memory, True)
+
+    def length(self, seq_id: int) -> int:
+        """Cells of a sequence, by llama.cpp's own count: its last position plus one."""
+        return int(_lib.llama_memory_seq_pos_max(self._memory, seq_id)) + 1
+
+    def close(self) -> None:
+        """Free the context. Idempotent."""
+        if self._context:
+            _lib.llama_free(self._context)
+            self._context = None
+
+
+class LlamaContext(ContextMemory):
     """A KV cache and the computation over it. Owned by the loop thread."""
 
     def __init__(self, model: LlamaModel, config: EngineConfig) -> None:
@@ -278,21 +341,16 @@ class LlamaContext:
         params.offload_kqv = False
         params.op_offload = False
         params.no_perf = True
-        self._context: Any = _lib.llama_init_from_model(model.handle, params)
-        if not self._context:
+        context = _lib.llama_init_from_model(model.handle, params)
+        if not context:
             raise ConfigError("llama.cpp cannot make a context of these sizes")
-        self._memory: Any = _lib.llama_get_memory(self._context)
+        super().__init__(context)
         self._n_vocab = model.n_vocab
         self._n_outputs = int(params.n_outputs_max)
         self._logits_at: int | None = None
         self._logits = np.empty((0, self._n_vocab), dtype=np.float32)
         # One cell is the filler's.
-        self.n_cells = int(_lib.llama_n_ctx(self._context)) - fills
-
-    @property
-    def handle(self) -> Any:
-        """``llama_context *``."""
-        return self._context
+        self.n_cells -= fills
 
     def decode(self, batch: LlamaBatch) -> None:
         """Compute a batch. Releases the interpreter lock meanwhile.
@@ -329,19 +387,6 @@ class LlamaContext:
             self._logits_at = address
         return self._logits[:n_rows]
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Let ``target`` share the first ``length`` cells of ``source``."""
-        _lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
-
-    def remove(self, seq_id: int, start: int = 0) -> None:
-        """Take ``seq_id`` off its cells from position ``start`` on."""
-        _lib.llama_memory_seq_rm(self._memory, seq_id, start, -1)
-
-    def hand_over(self, seq_id: int, heir: int) -> None:
-        """Give all cells of ``seq_id`` to ``heir``, no sequence in the ordinary sense."""
-        _lib.llama_memory_seq_cp(self._memory, seq_id, heir, -1, -1)
-        _lib.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
-
     def compact(self) -> None:
         """Close all holes between occupied cells, keeping their order and their sharing.
 
@@ -363,34 +408,3 @@ class LlamaContext:
         batch = LlamaBatch(1)
         batch.add([0], 0, seq_id, wants_logits=False)
         self.decode(batch)
-
-    def read_state(self, seq_id: int) -> npt.NDArray[np.uint8]:
-        """The cells of one sequence with their numbers, as llama.cpp writes them."""
-        size = int(_lib.llama_state_seq_get_size(self._context, seq_id))
-        state = np.empty(size, dtype=np.uint8)
-        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
-        return state[: int(_lib.llama_state_seq_get_data(self._context, pointer, size, seq_id))]
-
-    def write_state(self, seq_id: int, state: npt.NDArray[np.uint8]) -> bool:
-        """Give a sequence new cells with these numbers, the lowest that are free, in place of what it had.
-
-        Returns:
-            False when llama.cpp did not take the state as it is; then the sequence has no cells.
-        """
-        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
-        taken = _lib.llama_state_seq_set_data(self._context, pointer, len(state), seq_id)
-        return int(taken) == len(state)
-
-    def scrub(self) -> None:
-        """Forget every sequence and overwrite the KV buffers with zeros."""
-        _lib.llama_memory_clear(self._memory, True)
-
-    def length(self, seq_id: int) -> int:
-        """Cells of a sequence, by llama.cpp's own count: its last position plus one."""
-        return int(_lib.llama_memory_seq_pos_max(self._memory, seq_id)) + 1
-
-    def close(self) -> None:
-        """Free the context. Idempotent."""
-        if self._context:
-            _lib.llama_free(self._context)
-            self._context = None

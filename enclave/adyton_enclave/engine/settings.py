@@ -49,8 +49,6 @@ class EngineConfig:
         batch_invariant: Do without kernels that make logits depend on the batch where that has a price: prefill of
             K-quants, and single streams over weights in floating point.
         require_reproducible: Refuse to load a model whose logits depend on the batch; see ``invariance``.
-        scrub_after_s: Idle seconds after which the KV buffers of embeddings are overwritten with zeros. Generation
-            clears its cells at once.
     """
 
     threads: int = 0
@@ -66,7 +64,6 @@ class EngineConfig:
     flash_attention: bool = True
     batch_invariant: bool = True
     require_reproducible: bool = False
-    scrub_after_s: float = 0.25
 
     def __post_init__(self) -> None:
         """Refuse sizes that llama.cpp would change silently or crash on."""
@@ -82,8 +79,8 @@ class EngineConfig:
             raise ConfigError("engine.n_ctx_total must be positive")
         if self.cache_cells is not None and not 0 <= self.cache_cells <= self.n_ctx_total:
             raise ConfigError("engine.cache_cells must lie between 0 and engine.n_ctx_total")
-        if self.prefill_tokens < 0 or self.max_queue < 0 or self.scrub_after_s < 0:
-            raise ConfigError("engine.prefill_tokens, max_queue and scrub_after_s must not be negative")
+        if self.prefill_tokens < 0 or self.max_queue < 0:
+            raise ConfigError("engine.prefill_tokens and max_queue must not be negative")
 
     @property
     def prefix_cells(self) -> int:

@@ -2,6 +2,8 @@
 """Embeddings from the engine: a vector depends on its text alone, and nobody waits long for anybody else's."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from engine_calls import answers, request, until
 from tiny_bert import make_tiny_bert
 from tiny_gguf import TinyModel, make_tiny_gguf
 
+import memory
 from adyton_enclave.engine import EmbeddingRequest, Embeddings, Engine, Usage
 from adyton_enclave.engine.embedding_context import STEP_TOKENS, EmbeddingContext, pooling_of
 from adyton_enclave.engine.llama import LlamaModel
@@ -51,11 +54,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return make_tiny_bert(tmp_path_factory.mktemp("bert") / "bert.gguf")
 
 
-@pytest.mark.parametrize("quantization", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("quantization", ["Q8_0", "Q4_0", "F16", "F32"])
 async def test_a_vector_is_the_same_alone_and_among_others(
     tmp_path: Path, start: Start, quantization: str
 ) -> None:
-    """Bit for bit, with quantised weights: alone, in one request with others in any order, beside other requests
+    """Bit for bit: alone, in one request with others in any order, beside other requests
     and beside generation.
     """
     kind = getattr(gguf.GGMLQuantizationType, quantization)
@@ -273,11 +276,52 @@ async def test_numbers_that_are_none_are_an_error(tmp_path: Path, start: Start) 
 
 
 async def test_nothing_of_a_text_is_left(tiny: TinyModel, start: Start) -> None:
-    """The KV cache is empty after every request, hidden states are overwritten, and the buffers soon after."""
-    engine = start(tiny, embeddings=True, scrub_after_s=0.01)
+    """After every request the KV cache is empty and hidden states are overwritten."""
+    engine = start(tiny, embeddings=True)
     embedder = engine._embedders["tiny"]
     result: Embeddings = await engine.embed(EmbeddingRequest(model="tiny", inputs=texts()))
     assert result.vectors
-    await until(lambda: not embedder.busy and not embedder.needs_scrub)
-    assert [embedder.context.length(seq_id) for seq_id in range(32)] == [0] * 32
+    # The answer is on its way before the step has ended.
+    await until(lambda: not embedder.context.dirty_cells)
+    assert [embedder.context.length(seq_id) for seq_id in range(4)] == [0] * 4
     assert not embedder.context.last_rows().any()
+
+
+# Runs in a process of its own, so that the searcher's copy of the needle is not found.
+SCRIPT = """
+import sys
+from adyton_enclave.engine.embedding_context import EmbeddingContext
+from adyton_enclave.engine.llama import LlamaModel
+from adyton_enclave.engine.settings import EngineConfig
+
+model = LlamaModel(*sys.argv[1:])
+context = EmbeddingContext(model, EngineConfig(threads=1), 512)
+texts = [[10 + 3 * i for i in range(40)], [200 - i for i in range(60)]]
+context.compute([(text, 0) for text in texts])
+for seq_id in range(2):
+    state = context.read_state(seq_id)
+    middle = len(state) * 3 // 5
+    print(memoryview(state)[middle : middle + 48].hex(), flush=True)
+    state.fill(0)
+sys.stdin.readline()
+context.erase()
+print("erased", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_erasing_leaves_nothing_of_the_cache(tiny: TinyModel) -> None:
+    """Bytes of the keys and values of every text of a step are in memory before, and nowhere after."""
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tiny.path), tiny.sha256]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        needles = [bytes.fromhex(child.stdout.readline()) for _ in range(2)]
+        found = memory.occurrences(child.pid, needles)
+        assert all(found[needle] for needle in needles)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "erased\n"
+        found = memory.occurrences(child.pid, needles)
+        assert not any(found[needle] for needle in needles)
+        child.stdin.write("\n")
