@@ -10,7 +10,7 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
-_STRANGERS: tuple[Any, ...] = (None, True, 0, 0.5, "", "?", [], {}, [None], {"?": 0})
+_STRANGERS: tuple[Any, ...] = (None, 0.5, "?", [None], {"?": 0})
 _LONGEST = 1 << 16
 
 
