@@ -51,7 +51,7 @@ def _treated(entry: Parameter) -> str:
 
 def _errors() -> str:
     lines = ["| status | `code` | when | the same request again |", "|---|---|---|---|"]
-    for error in ERRORS:
+    for error in sorted(ERRORS, key=lambda each: each.status):
         when = (error.__doc__ or "").split("\n", 1)[0].split("; found out", 1)[0].rstrip(".")
         again = "after changing it" if error.fault == "caller" else "later" if error.retry_safe else "no use"
         lines.append(f"| {error.status} | `{error.code.replace('-', '_')}` | {when} | {again} |")

@@ -18,7 +18,7 @@ from adyton_enclave.api.errors import (
     WrongMediaType,
     WrongMethod,
 )
-from adyton_enclave.api.parameters import WARNING_HEADER
+from adyton_enclave.api.parameters import NOT_REPRODUCIBLE, WARNING_HEADER
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.config import Limits
 from adyton_protocol.errors import (
@@ -75,8 +75,11 @@ _ANSWER_HEADERS: Final[Schema] = {
         "schema": {"type": "string", "pattern": "^rcpt-[0-9a-f]+$"},
     },
     WARNING_HEADER: {
-        "description": "Names the parameters that were ignored.",
-        "schema": {"type": "string", "pattern": "^ignored: [a-z_]+(, [a-z_]+)*$"},
+        "description": "Names the parameters that were ignored, and says when a seed cannot be kept.",
+        "schema": {
+            "type": "string",
+            "pattern": f"^(ignored: [a-z_]+(, [a-z_]+)*|{NOT_REPRODUCIBLE})(; {NOT_REPRODUCIBLE})?$",
+        },
     },
 }
 _REFINEMENTS: Final = {

@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
+from adyton_enclave.api import app
+from adyton_enclave.api.parameters import PARAMETERS
 from adyton_protocol.errors import Cancelled, EngineError
 from api_page import PAGE, with_tables
 from appliance import Appliance
@@ -149,6 +151,13 @@ def test_the_page_is_up_to_date() -> None:
     assert page.count("<!-- table: ") == len(BODIES) + 1
 
 
+def test_every_route_is_documented() -> None:
+    """There is no endpoint that the document does not have, and none in the document that is not there."""
+    posts = {path for path, methods in DOCUMENT["paths"].items() if "post" in methods}
+    assert posts == set(app._POSTS)
+    assert posts == {endpoint for parameter in PARAMETERS for endpoint in parameter.endpoints}
+
+
 def subclasses(of: type[EngineError]) -> Iterator[type[EngineError]]:
     """All of the enclave or the protocol that have a code of their own."""
     for found in of.__subclasses__():
@@ -168,8 +177,8 @@ def test_every_bound_of_the_document_is_the_bound_of_the_api(unsealed: httpx.Cli
     """On, inside and outside each bound of each field the API accepts and refuses as the document says."""
     outcomes = Counter(try_case(unsealed, case) for case in cases_of(label))
     if label in BODIES:
-        assert outcomes["accepted"] > 50
-        assert outcomes["invalid_request"] > 50
+        assert outcomes["accepted"] > 30
+        assert outcomes["invalid_request"] > 30
 
 
 def test_what_exists_is_shown_as_the_document_says(unsealed: httpx.Client) -> None:

@@ -145,6 +145,33 @@ def test_what_is_ignored_comes_back_in_a_warning(sdk: openai.OpenAI) -> None:
     assert "adyton-warning" not in quiet.headers
 
 
+def test_a_salt_caches_the_prefix_and_nothing_else_does(sdk: openai.OpenAI) -> None:
+    """The same prompt again is computed anew without a salt, and mostly found with one; the answer is the same."""
+    asked: Any = {
+        "model": TINY, "messages": [{"role": "user", "content": "hello " * 40}], "max_tokens": 4, "seed": 1,
+    }  # fmt: skip
+    plain = [sdk.chat.completions.create(**asked) for _ in range(2)]
+    salted = [
+        sdk.chat.completions.create(**asked, extra_body={"cache_salt": "a salt of this test"})
+        for _ in range(2)
+    ]
+    cached = [answer.usage.prompt_tokens_details.cached_tokens for answer in (*plain, *salted)]  # type: ignore[union-attr]
+    assert cached[:3] == [0, 0, 0]
+    assert (cached[3] or 0) > 20
+    assert len({text_of(answer) for answer in (*plain, *salted)}) == 1
+
+
+def test_the_flexible_tier_is_named_and_a_deadline_is_kept(sdk: openai.OpenAI) -> None:
+    """`flex` comes back in the answer; work that cannot be done in time is an error of the SDK's own."""
+    answer = sdk.chat.completions.create(model=TINY, messages=MESSAGES, max_tokens=1, service_tier="flex")
+    assert answer.service_tier == "flex"
+    with pytest.raises(openai.InternalServerError) as late:
+        sdk.chat.completions.create(
+            model=TINY, messages=MESSAGES, max_tokens=2000, extra_body={"deadline_ms": 5}
+        )
+    assert (late.value.status_code, late.value.code) == (504, "deadline_exceeded")
+
+
 def test_plain_completions(sdk: openai.OpenAI) -> None:
     """Several prompts, echo, best_of, logprobs and streaming work on the older endpoint too."""
     answer = sdk.completions.create(
