@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine against llama-server and llama-cpp-python's server: same kernels, same model, same settings, in turn.
 
-All servers run side by side and are loaded in turns, in changing order; what is compared is compared within a
-round, and the median over the rounds is reported with the smallest and the largest. See ``README.md`` for what
-each row means and for what keeps the comparison fair.
+In each round all servers are started, side by side, and loaded in turns, in changing order; what is compared is
+compared within a round, and the median over the rounds is reported with the smallest and the largest. ``README.md``
+says what each row means and what keeps the comparison fair.
 
 Writes ``results/engine.json`` and ``results/engine.png`` beside this file.
 
@@ -20,8 +20,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, NoReturn, get_args
 
 import gguf
 import inside
@@ -30,7 +31,7 @@ import report
 from generator import Way
 from peers import KvType, Peer, PeerName, Settings, sealed, started
 from random_models import NAMES, random_model
-from scenarios import Figures, Trained, calibrate, decode, scenarios
+from scenarios import Figures, Prompts, Sizes, Trained, calibrate, decode, scenarios
 from tqdm import tqdm
 
 from adyton_attestation.simulation.warning import SimulatedAttestationWarning
@@ -78,52 +79,84 @@ def trained(name: str, settings: Settings) -> Trained | None:
     return Trained(end_token_id=int(field.contents()))
 
 
-def _turns(peers: list[Peer], number: int) -> list[Peer]:
-    """Each round begins with another server and goes round in the other direction."""
-    shift = number % len(peers)
-    turned = peers[shift:] + peers[:shift]
+def _turns(names: list[PeerName], number: int) -> list[PeerName]:
+    """Each turn begins with another server and goes round in the other direction."""
+    shift = number % len(names)
+    turned = names[shift:] + names[:shift]
     return turned if number % 2 else turned[::-1]
 
 
-def measure_model(name: str, arguments: argparse.Namespace) -> dict[str, object]:
-    """Everything about one model: figures by scenario, server and round, and the memory of each server."""
-    settings = model_settings(name, arguments)
-    chosen = {key: run for key, run in scenarios().items() if key in arguments.only}
-    names: list[PeerName] = list(arguments.peers)
-    with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(started(peer, settings)) for peer in names]
-        prompts, sizes = calibrate(
-            peers[0],
-            n_ctx=settings.n_ctx,
-            trained=trained(name, settings),
-            seconds=arguments.seconds,
-            full=arguments.full,
-        )
-        idle = {peer.name: dataclasses.asdict(peer.memory()) for peer in peers}
-        cells: dict[str, dict[str, list[Figures]]] = {}
-        steps = len(chosen) * arguments.rounds
-        with tqdm(total=steps, desc=f"{name:>16}", unit="cell", leave=False, disable=arguments.json) as bar:
-            for scenario, run in chosen.items():
-                taking_part = [
-                    peer
-                    for peer in peers
-                    if peer.name != "python-server" or scenario == PYTHON_SERVER_SCENARIO
-                ]
-                rows = cells[scenario] = {peer.name: [] for peer in taking_part}
-                for number in range(arguments.rounds):
-                    bar.set_postfix_str(scenario)
-                    for peer in _turns(taking_part, number):
-                        rows[peer.name].append(run(peer, prompts, sizes))
+class Measurement:
+    """One model on all servers, round by round.
+
+    Every round starts the servers anew: where the weights come to lie in memory alone makes a difference of some
+    percent, and lasts as long as the process.
+    """
+
+    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
+        self._name = name
+        self._arguments = arguments
+        self._settings = model_settings(name, arguments)
+        self._scenarios = {key: run for key, run in scenarios().items() if key in arguments.only}
+        self._tools: tuple[Prompts, Sizes] | None = None
+        self._cells: dict[str, dict[str, list[Figures]]] = {key: {} for key in self._scenarios}
+        self._memory: dict[str, dict[str, list[dict[str, int]]]] = {"idle": {}, "loaded": {}}
+        self._load: list[float] = []
+
+    def run(self) -> dict[str, object]:
+        """Measure everything; return figures by scenario, server and round."""
+        steps = len(self._scenarios) * self._arguments.rounds
+        with tqdm(
+            total=steps, desc=f"{self._name:>16}", unit="cell", leave=False, disable=self._arguments.json
+        ) as bar:
+            for number in range(self._arguments.rounds):
+                self._round(number, bar)
+        return {
+            "model": self._name,
+            "settings": {**dataclasses.asdict(self._settings), "path": self._settings.path.name},
+            "sizes": dataclasses.asdict(self._tools[1]) if self._tools else {},
+            "load_by_round": self._load,
+            "cells": self._cells,
+            "memory": self._memory,
+        }
+
+    def _round(self, number: int, bar: "tqdm[NoReturn]") -> None:
+        self._load.append(os.getloadavg()[0])
+        with contextlib.ExitStack() as stack:
+            bar.set_postfix_str("starting")
+            peers = {
+                name: stack.enter_context(started(name, self._settings))
+                for name in _turns(list(self._arguments.peers), number)
+            }
+            self._note_memory("idle", peers)
+            prompts, sizes = self._calibrated(peers[self._arguments.peers[0]])
+            for peer in peers.values():
+                decode(peer, prompts, dataclasses.replace(sizes, decode_tokens={8: 8}), clients=8)
+            for turn, (scenario, run) in enumerate(self._scenarios.items()):
+                bar.set_postfix_str(scenario)
+                for name in _turns(list(peers), number + turn):
+                    if name != "python-server" or scenario == PYTHON_SERVER_SCENARIO:
                         time.sleep(_SETTLE_S)
-                    bar.update()
-        loaded = {peer.name: dataclasses.asdict(peer.memory()) for peer in peers}
-    return {
-        "model": name,
-        "settings": {**dataclasses.asdict(settings), "path": settings.path.name},
-        "sizes": dataclasses.asdict(sizes),
-        "cells": cells,
-        "memory": {"idle": idle, "loaded": loaded},
-    }
+                        figures = run(peers[name], prompts, sizes)
+                        self._cells[scenario].setdefault(name, []).append(figures)
+                bar.update()
+            self._note_memory("loaded", peers)
+
+    def _calibrated(self, peer: Peer) -> tuple[Prompts, Sizes]:
+        """Prompts and sizes, the same in every round."""
+        if self._tools is None:
+            self._tools = calibrate(
+                peer,
+                n_ctx=self._settings.n_ctx,
+                trained=trained(self._name, self._settings),
+                seconds=self._arguments.seconds,
+                full=self._arguments.full,
+            )
+        return self._tools
+
+    def _note_memory(self, when: str, peers: Mapping[PeerName, Peer]) -> None:
+        for name, peer in peers.items():
+            self._memory[when].setdefault(name, []).append(dataclasses.asdict(peer.memory()))
 
 
 def profile_model(name: str, arguments: argparse.Namespace) -> None:
@@ -234,7 +267,7 @@ def main() -> int:
     }
     models: list[dict[str, object]] = []
     for name in arguments.models:
-        models.append(measure_model(name, arguments))
+        models.append(Measurement(name, arguments).run())
         document |= {"models": models, "elapsed_s": round(time.monotonic() - started_s)}
         # After each model, so that an interrupted run leaves what it has.
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,7 @@ def random_model(name: str, cache: Path | None = None) -> RandomModel:
     if not digest_path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.part")
-        _write(partial, name, shape, kind)
+        write_model(partial, name, shape, kind)
         with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         partial.replace(path)
@@ -305,7 +305,8 @@ def _silent(kind: Format) -> Blocks:
     return _reserved_block(kind, 0, 0)
 
 
-def _write(path: Path, name: str, shape: Shape, kind: Format) -> None:
+def write_model(path: Path, name: str, shape: Shape, kind: Format) -> None:
+    """Write a file of any shape whose sizes are multiples of 32."""
     tokens, merges = _tokenizer(shape.vocabulary)
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_name(name)

@@ -43,6 +43,13 @@ ROWS: Final = (
     _throughput("n16", "16 candidates of one prompt"),
     _time("mixed", "gap_p99_ms", "mixed load, gap 99 %"),
     _time("mixed", "gap_median_ms", "mixed load, gap median"),
+    Row(
+        scenario="mixed",
+        figure="stream_tokens_per_s",
+        label="mixed load, streams",
+        unit="txt/s",
+        more_is_better=True,
+    ),
     _time("mixed", "long_first_token_s", "mixed load, long prompt", "s"),
 )
 
@@ -132,12 +139,18 @@ def _python_server(model: Mapping[str, Any]) -> list[str]:
 def _memory(model: Mapping[str, Any]) -> list[str]:
     lines = []
     for when in ("idle", "loaded"):
-        memory = model["memory"][when]
-        mib = {name: figures["pss_bytes"] / 2**20 for name, figures in memory.items()}
-        columns = [f"{mib[name]:.0f}" if name in mib else "-" for name in (PEER, "sealed", "plain")]
-        compared = f"{mib[PEER] / mib[OURS]:5.2f}" if PEER in mib and OURS in mib else ""
+        mib = {
+            name: [figures["pss_bytes"] / 2**20 for figures in rounds]
+            for name, rounds in model["memory"][when].items()
+        }
+        columns = [_median(mib.get(name, [])) for name in (PEER, "sealed", "plain")]
+        compared = [
+            str(ratio(mib[name], mib[PEER], more_is_better=False)) if {name, PEER} <= mib.keys() else ""
+            for name in ("sealed", "plain")
+        ]
         lines.append(
-            f"{'memory, ' + when:<27} {'MiB':>6} {columns[0]:>13} {columns[1]:>10} {compared:<18} {columns[2]:>10}"
+            f"{'memory, ' + when:<27} {'MiB':>6} {columns[0]:>13} {columns[1]:>10} {compared[0]:>18} "
+            f"{columns[2]:>10} {compared[1]:>18}"
         )
     return lines
 
