@@ -81,8 +81,8 @@ soak: setup  ## An hour at saturation with random cancellations; says whether me
 
 .PHONY: measured-files
 measured-files:  ## Rewrite the list of measured modules after adding or removing one.
-	@{ echo "# Modules that are measured: the enclave without its simulator, and the protocol."; \
-	   { cd enclave && find adyton_enclave -name '*.py' ! -path adyton_enclave/simulation.py; \
+	@{ echo "# Modules that are measured: the enclave without its simulator and its probe, and the protocol."; \
+	   { cd enclave && find adyton_enclave -name '*.py' ! -path adyton_enclave/simulation.py ! -path adyton_enclave/probe.py; \
 	     cd ../protocol && find adyton_protocol -name '*.py'; } | LC_ALL=C sort; } > manifests/measured-files.txt
 
 .PHONY: openapi

@@ -130,16 +130,14 @@ class Trial:
         self.model = LlamaModel(str(model.path), model.sha256)
         rng = np.random.default_rng(7)
         self.tokens: list[int] = rng.integers(5, 270, profile.prompt_tokens + N_DECODED).tolist()
-        self.other: list[int] = rng.integers(5, 270, 8192).tolist()
+        self.other: list[int] = rng.integers(5, 270, 16384).tolist()
         self._batch = LlamaBatch(512)
 
-    @contextmanager
-    def context(self, *, threads: int = 1, n_ubatch: int = 512) -> Iterator[LlamaContext]:
-        """A fresh context."""
-        cells = self.profile.prompt_tokens + N_DECODED + 2048
-        config = EngineConfig(
+    def config(self, *, threads: int = 1, n_ubatch: int = 512) -> EngineConfig:
+        """What contexts are made with."""
+        return EngineConfig(
             threads=threads,
-            n_ctx_total=cells,
+            n_ctx_total=self.profile.prompt_tokens + N_DECODED + 2048,
             n_batch=512,
             n_ubatch=n_ubatch,
             max_sequences=MAX_SEQUENCES,
@@ -147,6 +145,11 @@ class Trial:
             kv_type_v=self.profile.kv_v,
             flash_attention=self.profile.flash_attention,
         )
+
+    @contextmanager
+    def context(self, *, threads: int = 1, n_ubatch: int = 512) -> Iterator[LlamaContext]:
+        """A fresh context."""
+        config = self.config(threads=threads, n_ubatch=n_ubatch)
         pool = ThreadPool(threads)
         context = LlamaContext(self.model, config)
         pool.attach(context)

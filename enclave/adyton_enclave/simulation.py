@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 import adyton_protocol
 from adyton_enclave.attester import REPORT_DATA_BYTES, TeeType
 from adyton_protocol.errors import AttestationError, ConfigError
-from adyton_protocol.measurement import simulated_mrenclave
+from adyton_protocol.measurement import UNMEASURED, simulated_mrenclave
 
 BANNER: Final = (
     "SIMULATED ENCLAVE - SIMULATED ENCLAVE - SIMULATED ENCLAVE\n"
@@ -126,8 +126,9 @@ def measured_files() -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for package in (Path(__file__).parent, Path(adyton_protocol.__file__ or "").parent):
         for path in sorted(package.rglob("*.py")):
-            if path != Path(__file__):
-                files[path.relative_to(package.parent).as_posix()] = path.read_bytes()
+            name = path.relative_to(package.parent).as_posix()
+            if name not in UNMEASURED:
+                files[name] = path.read_bytes()
     return files
 
 

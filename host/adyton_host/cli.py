@@ -15,7 +15,7 @@ from typing import Final
 
 import httpx
 
-from adyton_host import doctor
+from adyton_host import doctor, tune
 from adyton_host.catalog import choose, default_catalog
 from adyton_host.config import (
     DEFAULT_HOST,
@@ -50,6 +50,7 @@ examples:
   adyton-host up --simulate --model NAME        another model of the catalog
   adyton-host status                            is it up, does its enclave attest?
   adyton-host doctor                            what does this machine lack?
+  adyton-host tune                              which engine settings are fastest here?
 
 then, as a client, in another terminal:
   adyton verify --simulated
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_up(commands)
     _add_status(commands)
     _add_doctor(commands)
+    _add_tune(commands)
     return parser
 
 
@@ -151,6 +153,18 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--catalog", type=Path, metavar="FILE", help="catalog of models")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_doctor)
+
+
+def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "tune",
+        help="measure engine settings on this machine and find the best",
+        description=tune.DESCRIPTION,
+        epilog=tune.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tune.add_arguments(parser)
+    parser.set_defaults(run=tune.tune)
 
 
 def _port(text: str) -> int:

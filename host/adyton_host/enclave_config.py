@@ -47,7 +47,7 @@ class EnclaveConfig:
             **self.overrides,
             "model": [_model_table(model) for model in self.models],
         }
-        return "".join(_render(document))
+        return render_toml(document)
 
 
 def read_overrides(path: Path) -> Mapping[str, object]:
@@ -87,6 +87,11 @@ def _model_table(model: CatalogModel) -> dict[str, object]:
     if model.sampling:
         table["sampling"] = dict(model.sampling)
     return table
+
+
+def render_toml(document: Mapping[str, object]) -> str:
+    """The text of a TOML document of plain values, tables and arrays of tables."""
+    return "".join(_render(document))
 
 
 def _render(document: Mapping[str, object], prefix: str = "") -> list[str]:

@@ -15,6 +15,9 @@ from adyton_protocol.errors import LocalProtocolError
 
 MRENCLAVE_BYTES: Final = 32
 
+UNMEASURED: Final = frozenset({"adyton_enclave/simulation.py", "adyton_enclave/probe.py"})
+"""Files of the enclave that are not measured, because a production enclave does not contain them."""
+
 _DOMAIN: Final = b"adyton simulated mrenclave v1\x00"
 _NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from adyton_protocol.measurement import UNMEASURED
+
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = ("protocol", "attestation", "enclave", "host", "client", "models")
 MEASURED = ROOT / "manifests" / "measured-files.txt"
@@ -38,14 +40,14 @@ def test_every_trust_domain_opens_with_what_it_is_trusted_for(domain: str) -> No
     assert "trusted" in opening
 
 
-def test_measured_files_are_exactly_the_packages_without_the_simulator() -> None:
-    """The measured list equals what the enclave and the protocol consist of; the simulator is not on it."""
+def test_measured_files_are_exactly_the_packages_without_simulator_and_probe() -> None:
+    """The measured list equals what the enclave and the protocol consist of; nothing else is left out."""
     listed = [line for line in MEASURED.read_text().splitlines() if line and not line.startswith("#")]
     present = sorted(
         f"{package.name}/{path.relative_to(package).as_posix()}"
         for package in (ROOT / "enclave" / "adyton_enclave", ROOT / "protocol" / "adyton_protocol")
         for path in package.rglob("*.py")
-        if path != ROOT / "enclave" / "adyton_enclave" / "simulation.py"
+        if f"{package.name}/{path.relative_to(package).as_posix()}" not in UNMEASURED
     )
     assert listed == present
 
@@ -76,6 +78,7 @@ def test_the_enclave_loads_neither_client_nor_verifier_nor_simulator() -> None:
     loaded = imported_modules("import adyton_enclave.__main__")
     for forbidden in (
         "adyton", "adyton_attestation", "adyton_host", "adyton_models", "adyton_enclave.simulation",
+        "adyton_enclave.probe",
         "httpx", "fastapi", "dcap_qvl", "torch",
     ):  # fmt: skip
         assert forbidden not in loaded

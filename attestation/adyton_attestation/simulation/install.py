@@ -30,11 +30,9 @@ from adyton_attestation.simulation.collateral import EVALUATION_NUMBER
 from adyton_attestation.simulation.installation import Installation, ensure_installation, write_file
 from adyton_protocol.digests import DIGEST_PATTERN, Digest, sha256_hex
 from adyton_protocol.errors import ConfigError, ProtocolError
-from adyton_protocol.measurement import simulated_mrenclave
+from adyton_protocol.measurement import UNMEASURED, simulated_mrenclave
 from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
 
-SIMULATOR: Final = "adyton_enclave/simulation.py"
-"""The one file of the enclave that is not measured, because a production enclave does not contain it."""
 MAX_CONFIG_BYTES: Final = 1 << 20
 PACKAGES: Final = ("enclave/adyton_enclave", "protocol/adyton_protocol")
 
@@ -58,7 +56,7 @@ def measured_files(directories: Sequence[Path]) -> dict[str, bytes]:
         for package in _packages(directory.resolve()):
             for path in sorted(package.rglob("*.py")):
                 name = path.relative_to(package.parent).as_posix()
-                if name != SIMULATOR:
+                if name not in UNMEASURED:
                     files[name] = path.read_bytes()
     return files
 

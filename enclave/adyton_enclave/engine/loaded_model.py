@@ -62,7 +62,7 @@ class LoadedModel:
         self.generates = spec.generates
         self.embedding_width = self.llama.width if spec.embeddings else 0
         self.defaults = spec.sampling
-        self.identity = _identity(spec, config)
+        self.identity = identity_of(spec, config)
         source = self.llama.chat_template
         controls = self.llama.control_tokens
         self.dialect = find_dialect(
@@ -137,7 +137,8 @@ class LoadedModel:
             )
 
 
-def _identity(spec: ModelSpec, config: EngineConfig) -> Digest:
+def identity_of(spec: ModelSpec, config: EngineConfig) -> Digest:
+    """The identity of a model under a configuration; its file is not looked at."""
     sampling = spec.sampling
     return model_identity(
         gguf_sha256=spec.sha256.removeprefix("sha256:"),
