@@ -25,18 +25,18 @@ from pathlib import Path
 from typing import Final, NoReturn, get_args
 
 import gguf
+from tqdm import tqdm
+
 import inside
 import profile_step
 import report
+from adyton_attestation.simulation.warning import SimulatedAttestationWarning
+from adyton_host.catalog import choose
+from appliance_process import ROOT
 from generator import Way
 from peers import KvType, Peer, PeerName, Settings, sealed, started
 from random_models import NAMES, random_model
 from scenarios import Figures, Prompts, Sizes, Trained, calibrate, decode, scenarios
-from tqdm import tqdm
-
-from adyton_attestation.simulation.warning import SimulatedAttestationWarning
-from adyton_host.catalog import choose
-from appliance_process import ROOT
 
 RESULTS: Final = ROOT / "bench" / "results"
 SHIPPED: Final = "shipped"

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 import httpx
-import llama_server
 import psutil
-from generator import Generator, Way
 
+import llama_server
 from adyton_host.catalog import CatalogModel
 from adyton_host.enclave_config import EnclaveConfig
 from appliance_process import ROOT, running
+from generator import Generator, Way
 
 PeerName = Literal["llama-server", "sealed", "plain", "python-server"]
 KvType = Literal["f16", "q8_0"]

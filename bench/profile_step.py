@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import psutil
+
 from timers import Point
 
 _ENGINE: Final = "adyton_enclave.engine."

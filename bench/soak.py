@@ -23,18 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import inside
 import numpy as np
 import psutil
 from engine import SHIPPED, model_file
-from peers import Settings, write_catalog, write_overrides
-from random_models import NAMES
-from soak_load import Caller, Rules, Tally
 from tqdm import tqdm
 
+import inside
 from adyton import AsyncClient
 from adyton_attestation.simulation.warning import SimulatedAttestationWarning
 from appliance_process import ROOT, Appliance, running
+from peers import Settings, write_catalog, write_overrides
+from random_models import NAMES
+from soak_load import Caller, Rules, Tally
 
 RESULTS: Final = ROOT / "bench" / "results"
 SEQUENCES: Final = 16
