@@ -21,11 +21,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp
-from random_models import random_model
 
 from adyton_enclave.api.json_schema import schema_rule
 from adyton_enclave.engine.grammar import GrammarCompiler
 from adyton_enclave.engine.llama import LlamaModel
+from random_models import random_model
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 MODELS: Final = ("135m-49k-q8_0", "135m-128k-q8_0")
