@@ -33,6 +33,8 @@ FIELDS = st.sampled_from(
         "model", "messages", "prompt", "n", "max_tokens", "max_completion_tokens", "stop", "temperature", "top_p",
         "top_k", "min_p", "seed", "logprobs", "top_logprobs", "stream", "stream_options", "privacy", "user", "tools",
         "response_format", "frequency_penalty", "echo", "best_of", "logit_bias", "unknown",
+        "tool_choice", "parallel_tool_calls", "reasoning_effort",
+        "chat_template_kwargs",
     ]
 )  # fmt: skip
 
