@@ -180,7 +180,6 @@ class Scheduler:
         self._running.remove(sequence)
         sequence.phase = Phase.PAUSED
         self._parked[sequence] = self._steps
-        self._release_held(sequence.group)
 
     def rewind(self, sequence: Sequence, length: int) -> None:
         """Give up the cells of a paused sequence beyond the first ``length``, to compute these tokens again."""
@@ -270,7 +269,7 @@ class Scheduler:
             sequence.n_computed += item.count
             self._waiting.charge(_tenant(sequence), item.count)
             if sequence.group.held:
-                self._release_crossed(item)
+                self._release_reached(sequence, item.start)
 
     def relieve(self) -> None:
         """Take the cells of whoever misses them least.
@@ -469,6 +468,9 @@ class Scheduler:
         sequence.group.started = True
         self._running.append(sequence)
         self._bear(sequence)
+        if sequence.group.held:
+            # What others wait for may have been kept all along.
+            self._release_reached(sequence, 0)
 
     def _bear(self, sequence: Sequence) -> None:
         """A fork was admitted or is over: its parent need not keep cells for it any more."""
@@ -496,7 +498,6 @@ class Scheduler:
         self._waiting.charge(_tenant(sequence), self._budget.used - used)
         if sequence.phase is Phase.RUNNING:
             self._running.remove(sequence)
-            self._release_held(sequence.group)
             self._enqueue(sequence, front=True)
 
     def _free(self, sequence: Sequence) -> None:
@@ -519,7 +520,6 @@ class Scheduler:
 
     def _withdraw(self, sequence: Sequence) -> None:
         """Take a sequence out of the list that its phase stands for."""
-        self._parked.pop(sequence, None)
         if sequence.phase is Phase.RUNNING:
             self._running.remove(sequence)
         elif sequence.phase is Phase.HELD:
@@ -538,15 +538,15 @@ class Scheduler:
         for sequence in reversed(held):
             self._enqueue(sequence, front=True)
 
-    def _release_crossed(self, item: Work) -> None:
-        """Release those who waited for just what a step computed."""
-        group, sequence = item.sequence.group, item.sequence
-        crossed = [
+    def _release_reached(self, sequence: Sequence, start: int) -> None:
+        """Release those who waited for something of what a relative has beyond its first ``start`` tokens."""
+        group = sequence.group
+        reached = [
             held
             for held in group.held
-            if item.start < min(group.common(held, sequence), held.n_shareable) <= sequence.n_computed
+            if start < min(group.common(held, sequence), held.n_shareable) <= sequence.n_computed
         ]
-        for held in reversed(crossed):
+        for held in reversed(reached):
             group.held.remove(held)
             self._enqueue(held, front=True)
 

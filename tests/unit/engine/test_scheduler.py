@@ -225,3 +225,15 @@ def test_a_sequence_that_cannot_fit_alone_is_an_error() -> None:
     with pytest.raises(OutOfMemory):
         [bench.step() for _ in range(10)]
     assert bench.scheduler.running == tuple(group.sequences)
+
+
+def test_all_choices_start_at_once_when_their_prompt_was_kept() -> None:
+    """Nobody waits for the first choice to compute what it found in the cache."""
+    bench = Bench(prefill=100, n_batch=100, kept=2)
+    bench.add(20, answer=1, namespace=bytes(32))
+    while bench.scheduler.busy:
+        bench.step()
+    group = bench.add(20, n=3, answer=5, namespace=bytes(32))
+    bench.step()
+    assert [choice.phase for choice in group.sequences] == [Phase.RUNNING] * 3
+    assert group.usage.cached_prompt_tokens == 19

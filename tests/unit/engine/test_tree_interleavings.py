@@ -321,7 +321,7 @@ def test_any_interleaving_computes_what_each_computes_alone(tiny: TinyModel, siz
         run_state_machine_as_test(
             partial(Machine, lane, alone, sizes["max_sequences"]),
             settings=settings(
-                max_examples=25, stateful_step_count=30, deadline=None, report_multiple_bugs=False
+                max_examples=15, stateful_step_count=30, deadline=None, report_multiple_bugs=False
             ),
         )
     finally:

@@ -381,7 +381,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestInterleavings.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def _lane(*, max_sequences: int = 8) -> Interleavings:
