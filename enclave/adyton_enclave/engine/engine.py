@@ -35,6 +35,7 @@ from adyton_enclave.engine.settings import EngineConfig, ModelSpec
 from adyton_enclave.engine.thread_pool import ThreadPool
 from adyton_enclave.engine.tree import Link, Tree, TreeMailbox
 from adyton_enclave.engine.tree_group import Order, TreeGroup
+from adyton_enclave.engine.turns import Turns
 from adyton_enclave.engine.turnstile import Turnstile
 from adyton_protocol.errors import (
     ConfigError,
@@ -89,6 +90,7 @@ class Engine:
         self._statuses: dict[str, LaneStatus] = {}
         self._last_delivery_s = clock()
         self._undelivered: dict[int, Group] = {}
+        self._turns = Turns(spec.name for spec in self._specs)
         self._thread: threading.Thread | None = None
         self._pool: ThreadPool | None = None
         self._bells: dict[asyncio.AbstractEventLoop, Doorbell] = {}
@@ -387,9 +389,11 @@ class Engine:
         for embedder in self._embedders.values():
             embedder.sweep(now_s)
             embedder.step()
-        for name, lane in self._lanes.items():
+        for lane in self._lanes.values():
             lane.sweep(now_s)
-            touched += lane.step()
+        self._compute()
+        for name, lane in self._lanes.items():
+            touched += lane.touched()
             self._statuses[name] = lane.status
             with self._wake:
                 waiting = lane.waiting
@@ -405,6 +409,16 @@ class Engine:
             self._undelivered.clear()
         for lane in self._lanes.values():
             lane.erase()
+
+    def _compute(self) -> None:
+        """One step of the model whose turn it is."""
+        busy = [name for name, lane in self._lanes.items() if lane.busy]
+        name = self._turns.next(busy)
+        if name is None:
+            return
+        started_s = self._clock()
+        self._lanes[name].step(crowded=len(busy) > 1)
+        self._turns.charge(name, self._clock() - started_s)
 
     def _should_deliver(self) -> bool:
         """False while more is about to follow: waking, sealing and sending cost as much for one token as for three."""

@@ -108,13 +108,16 @@ class Lane:
         if id(order.group) in self._groups:
             order.obey(self._scheduler)
 
-    def step(self) -> list[Group]:
-        """Compute one step; return the groups whose mailboxes have something to deliver.
+    def step(self, *, crowded: bool = False) -> None:
+        """Compute one step.
+
+        Args:
+            crowded: Other models wait for their turn, so keep it short.
 
         Raises:
             EngineStopped: The context is unusable, and with it the engine.
         """
-        work = self._plan()
+        work = self._plan(crowded=crowded)
         if work:
             count = sum(item.count for item in work)
             self._cache.prepare(count)
@@ -135,6 +138,9 @@ class Lane:
                 self._draw(drawing, rows)
         if self._unstarted:
             self._unstarted = {key: group for key, group in self._unstarted.items() if not group.started}
+
+    def touched(self) -> list[Group]:
+        """Groups whose mailboxes have something to deliver since the last call."""
         touched = list(self._touched.values())
         self._touched.clear()
         return touched
@@ -182,9 +188,9 @@ class Lane:
         self.context.scrub()
         self.context.close()
 
-    def _plan(self) -> list[Work]:
+    def _plan(self, *, crowded: bool) -> list[Work]:
         try:
-            return self._scheduler.plan()
+            return self._scheduler.plan(crowded=crowded)
         except OutOfMemory as error:
             self.fail(self._scheduler.running[0].group, error)
             return []

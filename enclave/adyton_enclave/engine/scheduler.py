@@ -227,8 +227,11 @@ class Scheduler:
                     self._withdraw(sequence)
                 self._bury(sequence)
 
-    def plan(self) -> list[Work]:
+    def plan(self, *, crowded: bool = False) -> list[Work]:
         """Choose this step's work and admit whom there is room for.
+
+        Args:
+            crowded: Others wait for the end of this step, as running streams do, though not in this lane.
 
         Returns:
             Work of distinct sequences whose tokens fit into the batch and into free cells; empty when idle.
@@ -243,7 +246,9 @@ class Scheduler:
         work = [Work(sequence, sequence.n_computed, 1) for sequence in decoding[: self._n_batch]]
         spent = len(work)
         rows = self._n_rows - spent
-        limit = min(self._n_batch, spent + self._prefill_tokens(spent)) if work else self._n_batch
+        limit = self._n_batch
+        if work or crowded:
+            limit = min(limit, spent + self._prefill_tokens(max(spent, 1)))
         candidates = self._prefilling_and_admitted()
         while spent < limit and rows and (sequence := next(candidates, None)) is not None:
             # Admission may have won cells that were not there before.
