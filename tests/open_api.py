@@ -17,9 +17,10 @@ from adyton_enclave.exchange import INNER_HEADERS, ExchangeFacts, InnerRequest
 from adyton_enclave.keys import ReceiptSigner
 from adyton_enclave.server import Surroundings, make_api, make_engine
 from adyton_protocol.digests import sha256_hex
-from tiny_appliance import TINY, TINY_MAX_TOKENS, TINY_N_CTX
+from tiny_appliance import TINY, TINY_MAX_TOKENS
 
 INNER_URL = "https://adyton.invalid"
+N_CTX = 768
 
 
 class OpenTransport(httpx.BaseTransport):
@@ -58,7 +59,7 @@ class OpenTransport(httpx.BaseTransport):
 @contextlib.contextmanager
 def open_api(directory: Path) -> Iterator[httpx.Client]:
     """Run the engine with the tiny model until the block ends."""
-    model = make_tiny_gguf(directory / "tiny.gguf", n_ctx=TINY_N_CTX)
+    model = make_tiny_gguf(directory / "tiny.gguf", n_ctx=N_CTX)
     configuration = parse_configuration(
         f"""version = 1
 attester = "gramine"
@@ -66,7 +67,7 @@ attester = "gramine"
 name = "{TINY}"
 path = "{model.path}"
 sha256 = "{model.sha256}"
-n_ctx = {TINY_N_CTX}
+n_ctx = {N_CTX}
 embeddings = true
 [model.sampling]
 max_tokens = {TINY_MAX_TOKENS}
