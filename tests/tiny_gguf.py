@@ -66,8 +66,11 @@ def make_tiny_gguf(
     template: str | None = TEMPLATE,
     controls: tuple[str, ...] = (),
     marks: tuple[str, ...] = (),
+    window: int = 0,
 ) -> TinyModel:
     """Write the file.
+
+    With a ``window`` it is a Gemma 2, every other of whose layers sees only so many tokens.
 
     ``controls`` are further control tokens, ``marks`` user-defined ones. Without ``ends`` the model never draws one of
     the usual control tokens, so answers run to their limit. With ``broken`` all logits are NaN.
@@ -84,7 +87,9 @@ def make_tiny_gguf(
     ]
     n_vocab = len(tokens)
     inner = 2 * width
-    writer = gguf.GGUFWriter(str(path), "llama")
+    writer = gguf.GGUFWriter(str(path), "gemma2" if window else "llama")
+    if window:
+        writer.add_sliding_window(window)
     writer.add_name("tiny")
     writer.add_context_length(n_ctx)
     writer.add_embedding_length(width)
@@ -132,6 +137,9 @@ def make_tiny_gguf(
         prefix = f"blk.{layer}."
         writer.add_tensor(prefix + "attn_norm.weight", np.ones(width, dtype=np.float32))
         writer.add_tensor(prefix + "ffn_norm.weight", np.ones(width, dtype=np.float32))
+        if window:
+            for norm in ("post_attention_norm", "post_ffw_norm"):
+                writer.add_tensor(f"{prefix}{norm}.weight", np.ones(width, dtype=np.float32))
         matrix(prefix + "attn_q.weight", heads * head, width, 0.3)
         matrix(prefix + "attn_k.weight", kv_heads * head, width, 0.3)
         matrix(prefix + "attn_v.weight", kv_heads * head, width, 0.2)
@@ -140,7 +148,8 @@ def make_tiny_gguf(
         matrix(prefix + "ffn_up.weight", inner, width, 0.15)
         matrix(prefix + "ffn_down.weight", width, inner, 0.1)
     writer.add_tensor("output_norm.weight", np.full(width, np.nan if broken else 1.0, dtype=np.float32))
-    matrix("output.weight", n_vocab, width, 0.3)
+    if not window:  # Gemma's output matrix is its embedding
+        matrix("output.weight", n_vocab, width, 0.3)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -89,6 +89,18 @@ class LlamaModel:
         """``llama_model *``."""
         return self._model
 
+    @property
+    def why_not_generate(self) -> str | None:
+        """Why the engine cannot keep this model's past, which it shares, forks and clears cell by cell; or None."""
+        if _lib.llama_model_n_swa(self._model) > 0:
+            # llama.cpp fills cells that fell out of the window anew, so that a fork would find them gone.
+            return "it attends through a sliding window"
+        if _lib.llama_model_is_recurrent(self._model) or _lib.llama_model_is_hybrid(self._model):
+            return "it keeps its past in a recurrent state"
+        if _lib.llama_model_has_encoder(self._model) or _lib.llama_model_is_diffusion(self._model):
+            return "it does not write one token after the other"
+        return None
+
     @cached_property
     def pieces(self) -> tuple[bytes, ...]:
         """Bytes of every token; empty for control tokens."""

@@ -36,7 +36,8 @@ class LoadedModel:
 
         Raises:
             ConfigError: See :class:`LlamaModel`; or ``n_ctx`` exceeds what the model or the KV cache can do; or
-                answers cannot be reproduced though the configuration requires it.
+                the engine cannot keep the model's past; or answers cannot be reproduced though the configuration
+                requires it.
         """
         self.llama = LlamaModel(spec.path, spec.sha256, batch_invariant=config.batch_invariant)
         limit = min(self.llama.n_ctx_train, config.n_ctx_total) if spec.generates else self.llama.n_ctx_train
@@ -46,6 +47,9 @@ class LoadedModel:
                 f"model {spec.name!r}: n_ctx must lie between 2 and the smaller of the model's "
                 f"{self.llama.n_ctx_train} and engine.n_ctx_total, {config.n_ctx_total}"
             )
+        if spec.generates and (reason := self.llama.why_not_generate) is not None:
+            self.llama.close()
+            raise ConfigError(f"model {spec.name!r} cannot be served for generation: {reason}")
         self.why_inexact = why_inexact(self.llama.weights, config)
         if config.require_reproducible and self.why_inexact is not None:
             self.llama.close()

@@ -295,6 +295,12 @@ def test_the_default_cache_is_the_one_that_policies_assume() -> None:
     )
 
 
+def test_a_sliding_window_is_refused_by_name(start: Start, tmp_path: Path) -> None:
+    """llama.cpp gives cells outside the window to others, so that forks and kept prefixes would silently be wrong."""
+    with pytest.raises(ConfigError, match="sliding window"):
+        start(make_tiny_gguf(tmp_path / "gemma.gguf", window=16))
+
+
 def test_configuration_is_checked(tiny: TinyModel, start: Start) -> None:
     """Sizes that cannot be, twice the same name, no model, twice started."""
     for settings in (
