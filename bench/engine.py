@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -251,6 +252,8 @@ def main() -> int:
         if arguments.models == list(DEFAULT_MODELS):
             arguments.models = list(DEFAULT_MODELS[:2])
     warnings.simplefilter("ignore", SimulatedAttestationWarning)
+    # Otherwise the servers would stay behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if arguments.profile:
         for name in arguments.models:
             profile_model(name, arguments)

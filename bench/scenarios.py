@@ -238,8 +238,8 @@ def calibrate(
         return _succeeded(peer.generator.run([ClientPlan(requests=[request])]))[0]
 
     prompt_of(5)
-    few, many = prompt_of(2), prompt_of(22)
-    filler_tokens = (many.prompt_tokens - few.prompt_tokens) / 20
+    few, many = prompt_of(2), prompt_of(10)
+    filler_tokens = (many.prompt_tokens - few.prompt_tokens) / 8
     prompts = Prompts(filler_tokens, few.prompt_tokens - 2 * filler_tokens, trained=trained)
     prefill_rate = many.prompt_tokens / max(many.end_s - many.start_s, 1e-3)
     rates = {count: _decode_rate(peer, prompts, count) for count in (1, CANDIDATES)}
@@ -275,7 +275,7 @@ def calibrate(
 
 def _decode_rate(peer: Peer, prompts: Prompts, clients: int) -> float:
     """Tokens per second over all, counted once every client has begun; longer for fast models."""
-    rate, tokens = math.inf, 4
+    rate, tokens = math.inf, 2
     while tokens < _TRIAL_TOKENS and rate * _TRIAL_S > clients * tokens:
         tokens = min(_TRIAL_TOKENS, 4 * tokens)
         plan = [ClientPlan(requests=[prompts.request(peer, max_tokens=tokens)]) for _ in range(clients)]

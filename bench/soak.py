@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -290,6 +291,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", SimulatedAttestationWarning)
+    # Otherwise the servers would stay behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     document = soak(arguments)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(document, indent=1) + "\n")

@@ -15,6 +15,8 @@ from adyton_protocol.errors import AdytonError
 
 PROBLEM_NOT_FOUND: Final = "about:blank"
 """RFC 9457 section 4.2.1: nothing more to say than the status does."""
+PROBLEM_TIMEOUT: Final = "about:blank"
+"""As above."""
 
 
 class Outcome(StrEnum):
@@ -169,7 +171,8 @@ def upload_timeout(idle_s: float) -> Problem:
     """The client stopped sending in mid-request."""
     return Problem(
         status=408,
-        type=media.PROBLEM_MALFORMED,
+        # Not "malformed": a client would take that for the gateway's word that the request did not open.
+        type=PROBLEM_TIMEOUT,
         title="Request body stalled",
         detail=f"No byte of the request body arrived for {idle_s:g} seconds.",
         outcome=Outcome.TIMEOUT,

@@ -13,6 +13,7 @@ from adyton.address import Address
 from adyton.answer import StreamedAnswer
 from adyton.problems import refusal
 from adyton.refusals import engine_error
+from adyton_host.problems import upload_timeout
 from adyton_protocol import media
 from adyton_protocol.errors import (
     AdytonError,
@@ -23,6 +24,7 @@ from adyton_protocol.errors import (
     LocalProtocolError,
     ProtocolError,
     QueueFull,
+    RelayRefused,
     UnknownModel,
 )
 from adyton_protocol.sse import comment_of
@@ -51,6 +53,14 @@ def test_any_answer_of_the_host_is_one_typed_error(
     assert str(error).isprintable()
     retry_after_s = getattr(error, "retry_after_s", None)
     assert retry_after_s is None or 0 <= retry_after_s <= 86_400
+
+
+def test_a_stalled_upload_is_the_hosts_refusal() -> None:
+    """What the host says about time is not taken for the gateway's word that the request did not open."""
+    problem = upload_timeout(20.0)
+    error = refusal(problem.status, media.PROBLEM_JSON, None, problem.body())
+    assert isinstance(error, RelayRefused)
+    assert error.status == 408
 
 
 @given(status=st.integers(400, 599), body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
