@@ -8,7 +8,7 @@ import numpy as np
 
 from adyton_enclave.engine.evaluation import Evaluation, Question
 from adyton_enclave.engine.noise import TokenIds
-from adyton_enclave.engine.sampler import Logits
+from adyton_enclave.engine.sampler import Logits, at_least_top_k
 
 
 class Probe:
@@ -87,6 +87,5 @@ class Probe:
 
 def _highest(row: Logits, count: int) -> TokenIds:
     """Ids of the ``count`` highest logits, best first, ties by id."""
-    threshold = np.partition(row, row.size - count)[row.size - count]
-    near = np.flatnonzero(row >= threshold)
+    near = at_least_top_k(row, count)
     return near[np.argsort(-row[near], kind="stable")][:count]

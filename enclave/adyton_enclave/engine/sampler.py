@@ -53,7 +53,7 @@ def _top_k(row: Logits, k: int) -> TokenIds | None:
     """Ids of the ``k`` highest logits, or None for all."""
     if not 0 < k < row.size:
         return None
-    near = _at_least_top_k(row, k)
+    near = at_least_top_k(row, k)
     values = row[near]
     threshold = np.partition(values, values.size - k)[values.size - k]
     above = near[values > threshold]
@@ -61,7 +61,7 @@ def _top_k(row: Logits, k: int) -> TokenIds | None:
     return np.sort(np.concatenate((above, level)))
 
 
-def _at_least_top_k(row: Logits, k: int) -> TokenIds:
+def at_least_top_k(row: Logits, k: int) -> TokenIds:
     """Ids, ascending, of few logits among which the ``k`` highest are, with all their ties.
 
     The k-th highest of the maxima of blocks is no more than the k-th highest of all: one cheap pass instead of
