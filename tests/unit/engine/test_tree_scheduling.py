@@ -428,6 +428,81 @@ def test_a_pruned_parent_leaves_its_cells_to_forks_that_never_ran(max_sequences:
     assert machine.budget.used == 29 + 2
 
 
+class Family:
+    """A root of 30 tokens, 29 of them computed; branches by number."""
+
+    def __init__(self) -> None:
+        self.machine = _lane()
+        self.grown = _tree(self.machine, 20)
+        self.extend(0, 10)
+
+    def fork(self, number: int) -> int:
+        self.machine.fork(0, self.grown.idle().index(number), 1)
+        return self.grown.next - 1
+
+    def extend(self, number: int, count: int = 1) -> int:
+        """Extend a branch; how many tokens were computed for that."""
+        before = len(self.machine.memory.tokens)
+        self.machine.extend(0, self.grown.idle().index(number), count, everybody=False)
+        _run(self.machine)
+        return len(self.machine.memory.tokens) - before
+
+    def prune(self, number: int) -> None:
+        self.machine.prune(0, list(self.grown.tokens).index(number))
+
+    def evict(self, number: int) -> None:
+        """Somebody needs its cells."""
+        (branch,) = (branch for branch in self.grown.group.sequences if branch.number == number)
+        self.machine.scheduler._evict(branch)
+
+
+def test_a_fork_inherits_no_more_than_it_shares() -> None:
+    """The parent went on after the fork and was pruned then."""
+    family = Family()
+    child = family.fork(0)
+    family.extend(0, 10)
+    family.prune(0)
+    assert family.extend(child) == 1
+
+
+def test_the_first_of_several_forks_does_not_take_what_the_others_need() -> None:
+    """It is pruned, and the others still compute one token each."""
+    family = Family()
+    forks = [family.fork(0) for _ in range(3)]
+    family.prune(0)
+    for fork in forks:
+        assert family.extend(fork) == 1
+        family.prune(fork)
+    assert family.machine.budget.used == 0
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+def test_only_whom_cells_were_kept_for_inherits_them(generations: int) -> None:
+    """Neither a fork that had its share already nor a distant relative takes them away from a fork that never ran."""
+    family = Family()
+    relative = family.fork(0)
+    family.extend(relative)
+    if generations == 2:
+        grandchild = family.fork(relative)
+        family.evict(relative)
+        relative = grandchild
+    else:
+        family.evict(relative)
+    heir = family.fork(0)
+    family.prune(0)
+    assert family.extend(relative) <= 2
+    family.prune(relative)
+    assert family.extend(heir) == 1
+
+
+def test_a_fork_takes_nothing_from_a_parent_that_lives() -> None:
+    """Both go on at the price of one token each."""
+    family = Family()
+    child = family.fork(0)
+    assert family.extend(child) == 1
+    assert family.extend(0) == 1
+
+
 def test_forks_that_are_pruned_before_they_run_free_their_parent() -> None:
     """A pruned branch holds cells only while a fork that never ran is alive."""
     machine = _lane()
