@@ -17,6 +17,8 @@ from adyton_protocol.sse import SseSplitter, find_receipt, is_comment
 
 _DONE: Final = b"data: [DONE]"
 _ERROR: Final = b'data: {"error"'
+_LAST_EVENTS: Final = (b"event: response.completed\n", b"event: response.incomplete\n")
+"""With these the Responses API says that an answer is whole; programs stop reading at them as at ``[DONE]``."""
 
 
 class AnswerReader(Protocol):
@@ -93,6 +95,7 @@ class StreamedAnswer:
         self._events: list[bytes] = []
         self._receipt: Receipt | None = None
         self._withheld = b""
+        self._last_event = b""
         self._reports_error = False
 
     @property
@@ -111,7 +114,7 @@ class StreamedAnswer:
         return self._reports_error and not self._withheld
 
     def push(self, content: bytes) -> bytes:
-        """Pass data events through, drop comments, keep the receipt, withhold ``[DONE]``.
+        """Pass data events through, drop comments, keep the receipt, withhold the end.
 
         Raises:
             ReceiptError: A second receipt, or one after the end.
@@ -120,14 +123,14 @@ class StreamedAnswer:
         return b"".join(self._take(event) for event in self._splitter.push(content))
 
     def finish(self) -> bytes:
-        """Return ``[DONE]``.
+        """Return the end: ``[DONE]``, and an event that says the same.
 
         Raises:
             RemoteProtocolError: The stream stopped inside an event.
         """
         if self._splitter.finish():
             raise RemoteProtocolError("the stream ends inside an event")
-        return self._withheld
+        return self._last_event + self._withheld
 
     def _take(self, event: bytes) -> bytes:
         receipt = find_receipt(event)
@@ -148,4 +151,9 @@ class StreamedAnswer:
             raise RemoteProtocolError("the stream goes on after its receipt")
         self._reports_error = event.startswith(_ERROR)
         self._events.append(event)
-        return event
+        if event.startswith(_LAST_EVENTS) and not self._last_event:
+            self._last_event = event
+            return b""
+        # Nothing should follow that event but the end; if something does, it was not the last.
+        last, self._last_event = self._last_event, b""
+        return last + event

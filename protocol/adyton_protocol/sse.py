@@ -13,8 +13,8 @@ from typing import Final
 
 from adyton_protocol.errors import LocalProtocolError, ReceiptError, RemoteProtocolError
 
-MAX_EVENT_BYTES: Final = 1 << 20
-"""Largest event group that a reader buffers."""
+MAX_EVENT_BYTES: Final = 16 << 20
+"""Largest event group that a reader buffers; the last events of a response repeat all of its text."""
 MIN_COMMENT_BYTES: Final = 3
 """A comment group is at least a colon and a blank line."""
 

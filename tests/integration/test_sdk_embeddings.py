@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from appliance import Appliance
-from tiny_appliance import TINY
+from tiny_appliance import TINY, TINY_N_CTX
 
 TEXTS = ["the house", "the horse", "a quite different text, and much longer than the others " * 3]
 
@@ -52,7 +52,7 @@ def test_refusals_are_the_sdks_own_errors(tiny_appliance: Appliance) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             sdk.embeddings.create(model=TINY, input="a", dimensions=8)
         assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "dimensions")
-        for text in ("a b " * 400, "x" * 100_000):
+        for text in ("a b " * TINY_N_CTX, "x" * 100_000):
             with pytest.raises(openai.BadRequestError) as caught:
                 sdk.embeddings.create(model=TINY, input=["a", text])
             assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")

@@ -19,6 +19,7 @@ from adyton_enclave.api.errors import (
 )
 from adyton_enclave.api.generate import Served
 from adyton_enclave.api.model_list import list_models, show_model
+from adyton_enclave.api.responses import respond
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.log import Happening, note
@@ -28,6 +29,7 @@ MODELS_PATH: Final = "/v1/models"
 CHAT_PATH: Final = "/v1/chat/completions"
 COMPLETIONS_PATH: Final = "/v1/completions"
 EMBEDDINGS_PATH: Final = "/v1/embeddings"
+RESPONSES_PATH: Final = "/v1/responses"
 RECEIPTS_PREFIX: Final = "/v1/aci/receipts/"
 
 _Handler = Callable[
@@ -37,6 +39,7 @@ _POSTS: Final[dict[str, _Handler]] = {
     CHAT_PATH: complete_chat,
     COMPLETIONS_PATH: complete_text,
     EMBEDDINGS_PATH: embed,
+    RESPONSES_PATH: respond,
 }
 
 

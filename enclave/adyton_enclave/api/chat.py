@@ -25,22 +25,23 @@ def fingerprint(served: Served) -> str:
     return "fp_" + served.model.identity.removeprefix("sha256:")[:12]
 
 
+def logprobs_json(logprobs: Iterable[TokenLogprob]) -> list[Json]:
+    """Tokens with their log-probabilities, as OpenAI writes them."""
+    return [
+        {
+            "token": entry.token,
+            "bytes": list(entry.bytes),
+            "logprob": entry.logprob,
+            "top_logprobs": [
+                {"token": top.token, "bytes": list(top.bytes), "logprob": top.logprob} for top in entry.top
+            ],
+        }
+        for entry in logprobs
+    ]
+
+
 def _logprobs_json(logprobs: Iterable[TokenLogprob]) -> Json:
-    return {
-        "content": [
-            {
-                "token": entry.token,
-                "bytes": list(entry.bytes),
-                "logprob": entry.logprob,
-                "top_logprobs": [
-                    {"token": top.token, "bytes": list(top.bytes), "logprob": top.logprob}
-                    for top in entry.top
-                ],
-            }
-            for entry in logprobs
-        ],
-        "refusal": None,
-    }
+    return {"content": logprobs_json(logprobs), "refusal": None}
 
 
 def _delta_json(piece: Delta) -> Json:

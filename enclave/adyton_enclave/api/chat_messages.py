@@ -100,10 +100,14 @@ def _call(value: object, path: str) -> Message:
     arguments = function.required_text("arguments")
     function.finish()
     members.finish()
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": _object(arguments)}}
+    return {
+        "id": call_id,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments_of(arguments)},
+    }
 
 
-def _object(arguments: str) -> object:
+def arguments_of(arguments: str) -> object:
     """Arguments as an object; as they are where an answer broke off inside of them."""
     try:
         value: object = json.loads(arguments)

@@ -76,6 +76,14 @@ class Fields:
         """The value of a field of any type, or None."""
         return self._members.pop(field, None)
 
+    def has(self, field: str) -> bool:
+        """True when the field is there and was not taken yet."""
+        return field in self._members
+
+    def peek(self, field: str) -> object:
+        """The value of a field, for whoever takes it next to check."""
+        return self._members.get(field)
+
     def text(self, field: str, *, max_chars: int = MAX_TEXT_CHARS) -> str | None:
         """A string, or None."""
         value = self.take(field)

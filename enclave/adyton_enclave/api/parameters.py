@@ -24,7 +24,10 @@ NOT_REPRODUCIBLE: Final = "seed: this model is not reproducible"
 CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
-_GENERATION: Final = (CHAT, COMPLETIONS)
+RESPONSES: Final = "/v1/responses"
+_CHOICES: Final = (CHAT, COMPLETIONS)
+_CHATS: Final = (CHAT, RESPONSES)
+_GENERATION: Final = (CHAT, COMPLETIONS, RESPONSES)
 
 
 class Treatment(Enum):
@@ -78,8 +81,6 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     *_supported(
         _GENERATION,
         model="A name of `GET /v1/models`; `default` or nothing is the first model.",
-        max_tokens="At least 1. In chat, the older name of `max_completion_tokens`.",
-        n="From 1 to the operator's bound. Choices share the computation of the prompt.",
         stop="A string or up to 16, each of 1 to 256 characters; not part of the answer.",
         temperature="0 to 2; below 0.000001 is 0, which is greedy.",
         top_p="Above 0, to 1.",
@@ -92,7 +93,6 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         repetition_penalty="0.01 to 2; 1 is off; prompt and answer count. Extension, as in vLLM.",
         logit_bias="Token ids as strings, each -100 to 100, at most 1024 of them.",
         stream="Server-sent events; the receipt stands before `[DONE]`.",
-        stream_options="`include_usage`. `include_obfuscation` is ignored: `privacy` decides about sizes.",
         privacy="`off`, `size` or `cadence`, never below the operator's floor. Extension.",
         service_tier=(
             "`flex` waits behind others and gives its place to them; `auto` and `default` are the ordinary tier. "
@@ -106,6 +106,38 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         ),
     ),
     *_supported(
+        _CHOICES,
+        max_tokens="At least 1. In chat, the older name of `max_completion_tokens`.",
+        n="From 1 to the operator's bound. Choices share the computation of the prompt.",
+        stream_options="`include_usage`. `include_obfuscation` is ignored: `privacy` decides about sizes.",
+    ),
+    *_supported(
+        _CHATS,
+        tools="Functions, at most 128. Other types are refused.",
+        tool_choice="`none`, `auto`, `required`, a function, or `allowed_tools`.",
+        parallel_tool_calls="At most 16 calls in an answer, or one. Llama 3's form has one only.",
+    ),
+    *_supported(
+        (RESPONSES,),
+        input=(
+            "A text, or items: messages of text, function calls and their outputs, reasoning. References to stored "
+            "items are refused."
+        ),
+        instructions="A system message before all others.",
+        max_output_tokens="At least 1; counts reasoning and tool calls.",
+        text=(
+            "`format` is `text`, `json_object` or `json_schema`, enforced by grammar as in chat. `verbosity` is "
+            "ignored: no loaded model was trained for it."
+        ),
+        reasoning=(
+            "`effort` is `none` to `xhigh`, for models whose template has such a switch; ignored for others. "
+            "`summary` is ignored: the reasoning itself is in the answer."
+        ),
+        include="`message.output_text.logprobs`; `reasoning.encrypted_content` asks for nothing here.",
+        top_logprobs="0 to 20, requires `include` to hold `message.output_text.logprobs`.",
+        stream_options="`include_obfuscation` is ignored: `privacy` decides about sizes.",
+    ),
+    *_supported(
         (CHAT,),
         messages="Text only. Roles: system, developer (= system), user, assistant, tool.",
         max_completion_tokens="At least 1; counts reasoning and tool calls.",
@@ -115,9 +147,6 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
             "`text`, `json_object`, `json_schema`. Enforced by grammar, strict or not: an answer that ends with "
             "`stop` is a document of the schema; a schema that cannot be enforced is refused."
         ),
-        tools="Functions, at most 128. Other types are refused.",
-        tool_choice="`none`, `auto`, `required`, a function, or `allowed_tools`.",
-        parallel_tool_calls="At most 16 calls in an answer, or one. Llama 3's form has one only.",
         reasoning_effort="`none` to `xhigh`, for models whose template has such a switch; ignored for others.",
         chat_template_kwargs=(
             "Variables of the template, such as `enable_thinking`; those it does not read are ignored. "
@@ -156,6 +185,22 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         prediction="A hint for speed only.",
         verbosity="No loaded model was trained for it.",
     ),
+    *_ignored(
+        (RESPONSES,),
+        max_tool_calls="It bounds tools that run beside the model; there are none.",
+        prompt_cache_options="As `prompt_cache_key`.",
+    ),
+    _refused((RESPONSES,), "n", "There is one answer.", 1),
+    _refused((RESPONSES,), "previous_response_id", "Nothing is kept; send the earlier items as `input`."),
+    _refused((RESPONSES,), "conversation", "Nothing is kept; send the earlier items as `input`."),
+    _refused((RESPONSES,), "background", "Nothing is kept; there is no way to fetch it later.", False),
+    _refused((RESPONSES,), "prompt", "No prompts are stored; send the texts themselves."),
+    _refused(
+        (RESPONSES,), "truncation", "Nothing is left out silently; what is too long is an error.", "disabled"
+    ),
+    _refused((RESPONSES,), "context_management", "Nothing is left out or rewritten silently.", []),
+    _refused((RESPONSES,), "moderation", "The enclave dials nobody."),
+    _refused((RESPONSES,), "image", "Text only."),
     _refused(_GENERATION, "store", "Nothing is kept; there is no way to fetch it later.", False),
     _refused(_GENERATION, "scaling", "Not served yet."),
     _refused(_GENERATION, "validation", "Not served yet."),
@@ -190,7 +235,7 @@ def treat(fields: Fields, endpoint: str) -> tuple[str, ...]:
             continue
         if parameter.treatment is Treatment.REFUSED:
             raise UnsupportedParameter(
-                f"{fields.name(parameter.name)} is not supported by this model server",
+                f"{fields.name(parameter.name)} is not supported by this model server. {parameter.note}",
                 param=fields.name(parameter.name),
             )
         ignored.append(parameter.name)

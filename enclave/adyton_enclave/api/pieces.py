@@ -91,8 +91,13 @@ class ToolCall:
 
 @dataclass(slots=True, kw_only=True)
 class Choice:
-    """One answer, gathered."""
+    """One answer, gathered.
 
+    Attributes:
+        pieces: Everything in the order in which it came.
+    """
+
+    pieces: list[Piece] = field(default_factory=list, repr=False)
     text: list[str] = field(default_factory=list, repr=False)
     reasoning: list[str] = field(default_factory=list, repr=False)
     tool_calls: list[ToolCall] = field(default_factory=list)
@@ -101,6 +106,7 @@ class Choice:
 
     def add(self, piece: Piece) -> None:
         """Take in the next piece of this choice."""
+        self.pieces.append(piece)
         if isinstance(piece, Ended):
             self.finish_reason = piece.finish_reason
             return

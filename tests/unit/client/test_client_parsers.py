@@ -143,6 +143,21 @@ def test_a_stream_is_read_alike_however_it_is_cut(events: list[bytes], cuts: lis
     assert reader.finish() == b"data: [DONE]\n\n"
 
 
+@pytest.mark.parametrize("kind", [b"completed", b"incomplete"])
+def test_the_event_that_says_that_an_answer_is_whole_waits_for_the_proof(kind: bytes) -> None:
+    """A program that stops reading there is as safe as one that stops at ``[DONE]``; it is committed all the same."""
+    delta = b"event: response.output_text.delta\ndata: {}\n\n"
+    last = b"event: response." + kind + b"\ndata: {}\n\n"
+    done = b"data: [DONE]\n\n"
+    reader = StreamedAnswer()
+    assert reader.push(delta + last + done) == delta
+    assert reader.committed == delta + last
+    assert reader.finish() == last + done
+    goes_on = StreamedAnswer()
+    assert goes_on.push(last + delta) == last + delta
+    assert goes_on.finish() == b""
+
+
 @given(data=st.binary(max_size=300), cut=st.integers(0, 300))
 @example(data=b": adyton-receipt e30\n\n", cut=3)
 def test_any_stream_is_read_or_refused_with_a_typed_error(data: bytes, cut: int) -> None:
