@@ -584,3 +584,20 @@ def test_orders_out_of_phase_are_mistakes_of_ours() -> None:
     root.n_computed = len(root.token_ids)
     with pytest.raises(ValueError, match="compute"):
         machine.scheduler.resume(root)
+
+
+def test_branches_go_on_in_the_order_in_which_they_were_resumed() -> None:
+    """Before requests of the same tenant that never ran, and one after the other."""
+    machine = _lane(max_sequences=1)
+    grown = _tree(machine, 5)
+    machine.extend(0, 0, 1, everybody=True)
+    _run(machine)
+    machine.fork(0, 0, 3)
+    machine.submit(prompt=[9], answer=3, n=1, who="b", low=False)
+    machine.extend(0, 0, 2, everybody=True)
+    order: list[Sequence] = []
+    while machine.scheduler.busy:
+        machine._step()
+        order += [s for s in machine.scheduler.running if s not in order]
+    assert order[:4] == [*grown.group.sequences][:4]
+    assert order[4] is machine.requests[0].sequences[0]
