@@ -53,19 +53,20 @@ PRICED_PROFILES: Final = {
 CONTEXTS: Final = (512, 2048, 4096)
 BATCHES: Final = (1, 8)
 CHUNK: Final = 512
+HEADING: Final = f"{'weights, cache, attention, shape, prompt':46}{'measured':9}{'largest':>9}  called"
 
 Record = dict[str, object]
 
 
 def profiles(*, full: bool) -> list[Profile]:
     """The grid: one axis at a time from the default, or more of the product with ``full``."""
-    grid = [Profile(weights=kind) for kind in KINDS]
-    grid += [Profile(kv_k=keys, kv_v=values, prompt_tokens=600) for keys, values in PAIRS]  # type: ignore[arg-type]
-    grid += [Profile(shape=shape) for shape in SHAPES]
+    grid = [Profile(weights=kind, prompt_tokens=100) for kind in KINDS]
+    grid += [Profile(shape=shape, prompt_tokens=100) for shape in SHAPES]
+    grid += [Profile(kv_k=keys, kv_v=values, prompt_tokens=520) for keys, values in PAIRS]  # type: ignore[arg-type]
     grid += [Profile(kv_v="f16", flash_attention=False)]
-    grid += [Profile(prompt_tokens=count) for count in (40, 1100, 4200)]
+    grid += [Profile(prompt_tokens=count) for count in (1100, 4200)]
     if full:
-        grid += [Profile(weights=kind, shape=shape, prompt_tokens=100) for kind in KINDS for shape in SHAPES]
+        grid += [Profile(weights=kind, shape=shape, prompt_tokens=300) for kind in KINDS for shape in SHAPES]
         grid += [Profile(weights=kind, prompt_tokens=2100) for kind in KINDS]
     return list(dict.fromkeys(grid))
 
@@ -99,13 +100,11 @@ def explore(directory: Path, profile: Profile) -> Record:
     }
 
 
-def show_region(records: list[Record]) -> None:
-    """The table."""
-    print(f"{'weights, cache, attention, shape, prompt tokens':58}{'measured':12}{'largest':>9}  called")
-    for record in records:
-        measured = "exact" if record["exact"] else "differs"
-        largest = "" if record["exact"] else f"{record['largest_delta']:.2g}"
-        print(f"{record['profile']!s:58}{measured:12}{largest:>9}  {record['label'] or 'exact'}")
+def show(record: Record) -> None:
+    """A line of the table."""
+    measured = "exact" if record["exact"] else "differs"
+    largest = "" if record["exact"] else f"{record['largest_delta']:.2g}"
+    print(f"{record['profile']!s:46}{measured:9}{largest:>9}  {record['label'] or 'exact'}", flush=True)
 
 
 class Priced:
@@ -193,11 +192,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         if "region" in parts:
             records = []
+            print(HEADING)
             for profile in profiles(full=arguments.full):
                 records.append(explore(Path(directory), profile))
-                print(".", end="", file=sys.stderr, flush=True)
-            print(file=sys.stderr)
-            show_region(records)
+                show(records[-1])
             document["region"] = records
         if "price" in parts:
             print("\ntime against f16/f16 with flash attention (less is faster)")
