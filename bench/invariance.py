@@ -43,7 +43,7 @@ from adyton_enclave.engine.invariance import ALIKE, K_QUANTS, TWO_ROWS, why_inex
 
 KINDS: Final = tuple(sorted(kind.upper() for kind in ALIKE | K_QUANTS | TWO_ROWS))
 PAIRS: Final = tuple((keys, values) for keys in ("f16", "q8_0", "q4_0") for values in ("f16", "q8_0", "q4_0"))
-PRICED: Final = Shape(name="priced", width=576, heads=9, kv_heads=3, layers=8)
+PRICED: Final = Shape(name="priced", width=576, heads=9, kv_heads=3, layers=2)
 PRICED_PROFILES: Final = {
     "f16/f16": Profile(kv_v="f16", shape=PRICED.name),
     "f16/f16, no flash": Profile(kv_v="f16", shape=PRICED.name, flash_attention=False),
