@@ -110,8 +110,13 @@ class Measurement:
         with tqdm(
             total=steps, desc=f"{self._name:>16}", unit="cell", leave=False, disable=self._arguments.json
         ) as bar:
+            began_s = time.monotonic()
             for number in range(self._arguments.rounds):
                 self._round(number, bar)
+                # With slow models a round takes minutes, and two are enough to see whether they agree.
+                spent_s = time.monotonic() - began_s
+                if number >= 1 and spent_s * (number + 2) / (number + 1) > 60 * self._arguments.minutes:
+                    break
         return {
             "model": self._name,
             "settings": {**dataclasses.asdict(self._settings), "path": self._settings.path.name},
@@ -225,7 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", action=_names((SHIPPED, *NAMES)), default=list(DEFAULT_MODELS), help="names, or all")
     add("--only", action=_names(everything), default=everything, help="scenarios")
     add("--peers", action=_names(list(peers)), default=peers, help="servers; the first calibrates")
-    add("--rounds", type=int, default=3, help="rounds, in each of which every server is loaded")
+    add("--rounds", type=int, default=3, help="rounds at most; in each every server is loaded")
+    add("--minutes", type=float, default=8.0, help="about how long a model may take; two rounds at least")
     add("--seconds", type=float, default=3.0, help="about how long one measurement takes")
     add("--quick", action="store_true", help="one round of short measurements with two models")
     add("--full", action="store_true", help="prompts of full length with slow models, too")

@@ -250,11 +250,11 @@ def calibrate(
         return float(rates[1] ** (1 - share) * rates[CANDIDATES] ** share)
 
     longest = n_ctx // 2
-    decode_total = {count: max(32.0, seconds * rate(count) / count) for count in CLIENT_COUNTS}
+    decode_total = {count: max(24.0, seconds * rate(count) / count) for count in CLIENT_COUNTS}
     decode_tokens = {count: min(round(total), 256, longest) for count, total in decode_total.items()}
     room = n_ctx - 4 * PROBE_TOKENS
     # Only with models so slow that a prompt of full length would take half a minute.
-    affordable = math.inf if full else 8 * seconds * prefill_rate
+    affordable = math.inf if full else 6 * seconds * prefill_rate
     long_tokens = int(min(LONG_PROMPT_TOKENS, room, affordable))
     prefill_tokens = int(min(PREFILL_TOKENS, room, affordable / 2))
     sizes = Sizes(
