@@ -27,6 +27,7 @@ STEP_POINTS: Final = (
     Point("book", _ENGINE + "scheduler", "Scheduler.advance"),
     Point("draw", _ENGINE + "drawing", "Drawer.draw"),
     Point("accept", _ENGINE + "lane", "Lane._draw"),
+    Point("erase", _ENGINE + "lane", "Lane.erase"),
     Point("detokenise", _ENGINE + "detokenizer", "TextAssembler.push"),
     Point("deliver", _ENGINE + "engine", "Engine._deliver"),
     Point("ring", _ENGINE + "doorbell", "Doorbell.ring"),
@@ -35,7 +36,6 @@ STEP_POINTS: Final = (
 TOKEN_POINTS: Final = (
     Point("receive", _ENGINE + "doorbell", "Doorbell._serve"),
     Point("merge", _ENGINE + "generation", "Mailbox._keep"),
-    Point("word and encode (JSON)", _API + "answer", "_event"),
     Point("word and encode (JSON)", _API + "chat", "ChatPresenter.delta"),
     Point("receipt digest", "adyton_enclave.receipts", "OpenReceipt.response_data"),
     Point("pad", "adyton_enclave.pacing", "pad_chunk"),

@@ -9,6 +9,9 @@ from typing import Any, Final
 
 PEER: Final = "llama-server"
 OURS: Final = "sealed"
+_LOWEST: Final = 0.4
+_HIGHEST: Final = 8.5
+_TICKS: Final = (0.5, 1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +173,14 @@ def _cpu(model: Mapping[str, Any]) -> list[str]:
     return lines if len(lines) > 1 else []
 
 
+def _clipped(found: Ratio) -> Ratio:
+    """Within the plot; mixed load may lie far out on our side."""
+    low, median, high = (
+        min(max(value, _LOWEST), _HIGHEST) for value in (found.low, found.median, found.high)
+    )
+    return Ratio(median=median, low=low, high=high)
+
+
 def plot(models: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw each row's ratio with its spread, one panel for each model."""
     import matplotlib as mpl  # noqa: PLC0415 - not needed for measuring
@@ -190,14 +201,19 @@ def plot(models: Sequence[Mapping[str, Any]], path: Path) -> None:
         for offset, ours, colour in ((-0.15, "sealed", "#37618e"), (0.15, "plain", "#8e9a37")):
             found = ratios(model, ours)
             places = [index + offset for index, label in enumerate(labels) if label in found]
-            values = [found[label] for label in labels if label in found]
+            values = [_clipped(found[label]) for label in labels if label in found]
             errors = [[r.median - r.low for r in values], [r.high - r.median for r in values]]
             axis.errorbar([r.median for r in values], places, xerr=errors, fmt="o", color=colour, label=ours)
         axis.axvline(1.0, color="#b3261e", linestyle="--", linewidth=1)
         axis.set(title=str(model["model"]), yticks=range(len(labels)), yticklabels=labels, xlabel="ratio")
-        axis.invert_yaxis() if axis is axes[0][0] else None
+        axis.set_xscale("log", base=2)
+        axis.set_xlim(_LOWEST, _HIGHEST)
+        axis.set_xticks(_TICKS, labels=[f"{tick:g}" for tick in _TICKS])
         axis.grid(axis="x", alpha=0.3)
-    axes[0][0].legend(loc="lower left")
+    # Shared by all panels.
+    axes[0][0].invert_yaxis()
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
     figure.suptitle("ours against llama-server: above 1 is in our favour")
     figure.savefig(path, dpi=110)
     plt.close(figure)
