@@ -3,6 +3,8 @@
 
 from typing import Final
 
+from response_schemas import response_schemas
+
 from adyton_enclave.api.types import SERVICE_TIERS
 from schema_words import Schema, answered, array, one_of, ref
 
@@ -23,7 +25,15 @@ def _nullable(schema: Schema) -> Schema:
 
 def answer_schemas() -> dict[str, Schema]:
     """Components by name."""
-    return {**_shared(), **_chat(), **_completion(), **_embedding(), **_models(), **_receipt()}
+    return {
+        **_shared(),
+        **_chat(),
+        **_completion(),
+        **_embedding(),
+        **response_schemas(),
+        **_models(),
+        **_receipt(),
+    }
 
 
 def _shared() -> dict[str, Schema]:

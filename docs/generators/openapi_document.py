@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from adyton_enclave.api.app import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MODELS_PATH, RECEIPTS_PREFIX
+from adyton_enclave.api.app import (
+    CHAT_PATH,
+    COMPLETIONS_PATH,
+    EMBEDDINGS_PATH,
+    MODELS_PATH,
+    RECEIPTS_PREFIX,
+    RESPONSES_PATH,
+)
 from adyton_enclave.api.errors import (
     InternalError,
     NoSuchRoute,
@@ -78,7 +85,7 @@ _ANSWER_HEADERS: Final[Schema] = {
         "description": "Names the parameters that were ignored, and says when a seed cannot be kept.",
         "schema": {
             "type": "string",
-            "pattern": f"^(ignored: [a-z_]+(, [a-z_]+)*|{NOT_REPRODUCIBLE})(; {NOT_REPRODUCIBLE})?$",
+            "pattern": f"^(ignored: [a-z_.]+(, [a-z_.]+)*|{NOT_REPRODUCIBLE})(; {NOT_REPRODUCIBLE})?$",
         },
     },
 }
@@ -98,6 +105,15 @@ _COMPLETION_REFINEMENTS: Final = {
     **_REFINEMENTS,
     "best_of": "Must be at least n, and n itself with stream.",
     "prompt": "Token ids must be of the model's vocabulary.",
+}
+_RESPONSE_REFINEMENTS: Final = {
+    "input": "Must hold something to answer, and suit the model's chat template.",
+    "logit_bias": _REFINEMENTS["logit_bias"],
+    "max_output_tokens": _REFINEMENTS["max_tokens"],
+    "text": _CHAT_REFINEMENTS["response_format"],
+    "tools": _CHAT_REFINEMENTS["tools"],
+    "tool_choice": _CHAT_REFINEMENTS["tool_choice"],
+    "top_logprobs": "Above 0 only if include holds message.output_text.logprobs.",
 }
 _EMBEDDING_REFINEMENTS: Final = {
     "dimensions": "At most the model's own, and fewer only if it was trained for it.",
@@ -156,6 +172,16 @@ def _paths() -> Schema:
                 answer="Completion",
                 event="Completion",
                 refinements=_COMPLETION_REFINEMENTS,
+            )
+        },
+        RESPONSES_PATH: {
+            "post": _generation(
+                "createResponse",
+                "Answer a conversation, in items; stateless.",
+                request="ResponseRequest",
+                answer="Response",
+                event="ResponseEvent",
+                refinements=_RESPONSE_REFINEMENTS,
             )
         },
         EMBEDDINGS_PATH: {

@@ -9,11 +9,20 @@ from collections.abc import Mapping
 from typing import Final
 
 from chat_schemas import message_schemas, tool_schemas
+from response_schemas import input_schemas, response_input, response_shapes
 
 from adyton_enclave.api import template_options, tools, types
 from adyton_enclave.api.embedding_request import MAX_DIMENSIONS
 from adyton_enclave.api.fields import MAX_TEXT_CHARS
-from adyton_enclave.api.parameters import CHAT, COMPLETIONS, EMBEDDINGS, PARAMETERS, Parameter, Treatment
+from adyton_enclave.api.parameters import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    PARAMETERS,
+    RESPONSES,
+    Parameter,
+    Treatment,
+)
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.privacy import Profile
 from schema_words import Schema, array, asked, flag, one_of, or_null, real, ref, text, whole
@@ -45,6 +54,11 @@ def request_schemas(limits: RequestLimits) -> dict[str, Schema]:
         "ChatCompletionRequest": _chat(limits),
         "CompletionRequest": _completion(limits),
         "EmbeddingRequest": _embedding(limits),
+        **input_schemas(),
+        "ResponseRequest": {
+            **_request(RESPONSES, {"input": response_input()}, {**_shared(), **response_shapes()}),
+            "dependentSchemas": {"stream_options": _only_with("stream_options", "stream")},
+        },
     }
 
 
@@ -113,9 +127,15 @@ def _embedding(limits: RequestLimits) -> Schema:
 
 def _common(limits: RequestLimits) -> dict[str, Schema]:
     return {
-        "model": text(high=types.MAX_MODEL_CHARS),
+        **_shared(),
         "n": whole(1, limits.max_candidates),
         "max_tokens": whole(1, types.MAX_TOKENS),
+    }
+
+
+def _shared() -> dict[str, Schema]:
+    return {
+        "model": text(high=types.MAX_MODEL_CHARS),
         "stop": ref("Stop"),
         "temperature": real(0, types.MAX_TEMPERATURE),
         "top_p": real(0, 1, above_low=True),

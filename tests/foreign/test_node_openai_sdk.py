@@ -84,6 +84,26 @@ def test_node_calls_tools(results: Any) -> None:
     assert results["toolCall"]["second"]["choices"][0]["message"]["content"]
 
 
+def test_node_gets_responses(results: Any) -> None:
+    """Whole and streamed, the same text; the last event holds the whole response."""
+    whole, events = results["response"], results["responseStream"]
+    assert whole["output_text"]
+    assert events[0]["type"] == "response.created"
+    assert events[-1]["type"] == "response.incomplete"
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == whole["output_text"]
+    assert events[-1]["response"]["usage"] == whole["usage"]
+
+
+def test_node_gets_responses_by_schema_and_calls_tools(results: Any) -> None:
+    """A document by schema; a call whose output goes back as an item."""
+    assert set(results["responseSchema"]) == {"warm", "city"}
+    call = results["responseTool"]["call"]
+    assert call["name"] == "get_weather"
+    assert json.loads(call["arguments"])["city"] in {"Thebes", "Delphi"}
+    assert results["responseTool"]["text"]
+
+
 def test_node_gets_embeddings(results: Any) -> None:
     """The SDK asks for base64 and decodes it; the vectors have length one and differ."""
     first, second = results["embeddings"]

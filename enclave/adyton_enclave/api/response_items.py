@@ -15,12 +15,12 @@ from adyton_enclave.api.tools import TOOL_NAME
 
 MAX_ITEMS: Final = 4096
 MAX_ID_CHARS: Final = 128
-_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-_TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text"})
+ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text"})
 # What the SDK's dumps of an answer's items carry beside the fields that mean something here.
-_PART_DROPPED: Final = ("annotations", "logprobs", "parsed")
-_ITEM_DROPPED: Final = ("status", "phase", "parsed_arguments")
-_CALL_UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
+PART_DROPPED: Final = ("annotations", "logprobs", "parsed")
+ITEM_DROPPED: Final = ("status", "phase", "parsed_arguments")
+CALL_UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
     "async": (False,),
     "caller": ({"type": "direct"},),
     "namespace": (),
@@ -99,7 +99,7 @@ def parse_input(fields: Fields) -> tuple[Message, ...]:
 def _item(fields: Fields, conversation: _Conversation) -> None:
     kind = fields.text("type", max_chars=64) or "message"
     fields.text("id", max_chars=MAX_ID_CHARS)
-    for name in _ITEM_DROPPED:
+    for name in ITEM_DROPPED:
         fields.take(name)
     match kind:
         case "message":
@@ -108,7 +108,7 @@ def _item(fields: Fields, conversation: _Conversation) -> None:
             _call(fields, conversation)
         case "function_call_output":
             call_id = fields.required_text("call_id", max_chars=MAX_CALL_ID_CHARS)
-            fields.refuse_unsupported(_CALL_UNSUPPORTED)
+            fields.refuse_unsupported(CALL_UNSUPPORTED)
             conversation.answer(call_id, _text(fields, "output"))
         case "reasoning":
             # Summaries are made for people; what another service encrypted means nothing here.
@@ -131,9 +131,9 @@ def _item(fields: Fields, conversation: _Conversation) -> None:
 
 def _message(fields: Fields, conversation: _Conversation) -> None:
     role = fields.required_text("role", max_chars=32)
-    if role not in _ROLES:
+    if role not in ROLES:
         raise fields.wrong("role", "must be one of system, developer, user, assistant")
-    conversation.say(_ROLES[role], _text(fields, "content"))
+    conversation.say(ROLES[role], _text(fields, "content"))
 
 
 def _call(fields: Fields, conversation: _Conversation) -> None:
@@ -142,13 +142,13 @@ def _call(fields: Fields, conversation: _Conversation) -> None:
     if not TOOL_NAME.fullmatch(name):
         raise fields.wrong("name", "must have 1 to 64 letters, digits, _ or -")
     arguments = fields.required_text("arguments")
-    fields.refuse_unsupported(_CALL_UNSUPPORTED)
+    fields.refuse_unsupported(CALL_UNSUPPORTED)
     function = {"name": name, "arguments": arguments_of(arguments)}
     if not conversation.call({"id": call_id, "type": "function", "function": function}):
         raise fields.wrong("type", f"is the call number {MAX_CALLS + 1} in a row")
 
 
-def _text(fields: Fields, field: str, *, parts: frozenset[str] = _TEXT_PARTS) -> str:
+def _text(fields: Fields, field: str, *, parts: frozenset[str] = TEXT_PARTS) -> str:
     """A string, or the texts of an array of parts."""
     value = fields.take(field)
     if isinstance(value, str):
@@ -165,7 +165,7 @@ def _part(fields: Fields, value: object, path: str, parts: frozenset[str]) -> st
     if part.required_text("type", max_chars=32) not in parts:
         raise UnsupportedParameter(f"{part.name('type')}: only text is supported", param=part.name("type"))
     text = part.required_text("text")
-    for name in _PART_DROPPED:
+    for name in PART_DROPPED:
         part.take(name)
     part.finish()
     return text

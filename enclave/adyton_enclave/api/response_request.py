@@ -16,9 +16,9 @@ from adyton_enclave.api.template_options import EFFORTS, TemplateOptions
 from adyton_enclave.api.tools import MAX_TOOLS, Tool, ToolChoice, ToolSet, parse_function
 from adyton_enclave.api.types import MAX_TOKENS, MAX_TOP_LOGPROBS, RequestLimits, parse_options
 
-_MAX_INCLUDES: Final = 16
+MAX_INCLUDES: Final = 16
 _LOGPROBS: Final = "message.output_text.logprobs"
-_INCLUDES: Final = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
+INCLUDES: Final = frozenset({_LOGPROBS, "reasoning.encrypted_content"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +74,13 @@ def parse_response_request(body: bytes, limits: RequestLimits) -> ResponseTask:
 
 def _logprobs(fields: Fields) -> int | None:
     includes = fields.array("include") or []
-    if len(includes) > _MAX_INCLUDES:
-        raise fields.wrong("include", f"must have at most {_MAX_INCLUDES} members")
+    if len(includes) > MAX_INCLUDES:
+        raise fields.wrong("include", f"must have at most {MAX_INCLUDES} members")
     for at, name in enumerate(includes):
         # Encrypted reasoning is for services that hide it; here it is in the answer.
-        if not isinstance(name, str) or name not in _INCLUDES:
+        if not isinstance(name, str) or name not in INCLUDES:
             raise UnsupportedParameter(
-                f"include[{at}]: only {' and '.join(sorted(_INCLUDES))} are supported", param=f"include[{at}]"
+                f"include[{at}]: only {' and '.join(sorted(INCLUDES))} are supported", param=f"include[{at}]"
             )
     top_logprobs = fields.whole("top_logprobs", low=0, high=MAX_TOP_LOGPROBS)
     if _LOGPROBS in includes:

@@ -80,6 +80,37 @@ const calls = {
   },
   toolStream: () => client.chat.completions.stream({ model, messages, ...oneCall }).finalChatCompletion(),
   completion: () => client.completions.create({ model, prompt: "the", max_tokens: 4, temperature: 0 }),
+  response: async () => {
+    const answer = await client.responses.create({ model, input: "hello", max_output_tokens: 5, seed: 1 });
+    return { ...answer, output_text: answer.output_text };
+  },
+  responseStream: async () =>
+    collected(
+      await client.responses.create({ model, input: "hello", max_output_tokens: 5, seed: 1, stream: true }),
+    ),
+  responseSchema: async () =>
+    JSON.parse(
+      (
+        await client.responses.create({
+          model, input: "hello", max_output_tokens: 300, seed: 1,
+          text: { format: { type: "json_schema", name: "weather", strict: true, schema } },
+        })
+      ).output_text,
+    ),
+  responseTool: async () => {
+    const [{ function: weather }] = tools;
+    const asked = { model, tools: [{ type: "function", strict: true, ...weather }], seed: 1 };
+    const input = [{ role: "user", content: "hello" }];
+    const first = await client.responses.create({
+      ...asked, input, tool_choice: "required", parallel_tool_calls: false, max_output_tokens: 300,
+    });
+    const [call] = first.output.filter(({ type }) => type === "function_call");
+    const result = { type: "function_call_output", call_id: call.call_id, output: "31 degrees" };
+    const second = await client.responses.create({
+      ...asked, input: [...input, ...first.output, result], tool_choice: "none", max_output_tokens: 5,
+    });
+    return { call, text: second.output_text };
+  },
   embeddings: async () =>
     (await client.embeddings.create({ model, input: ["the", "an"] })).data.map(({ embedding }) => embedding),
   badRequest: () => client.chat.completions.create({ model, messages, temperature: -1 }),
