@@ -28,7 +28,7 @@ class BranchText:
         """The same text between two steps, to go on from independently."""
         twin = BranchText(self._stops)
         twin._decoder.setstate(self._decoder.getstate())
-        twin._past = self._past
+        twin._past = self._past + self.step
         return twin
 
     def begin(self, until: Seq[str]) -> None:
@@ -39,6 +39,7 @@ class BranchText:
         self._until = tuple(until)
         self.step = ""
         self.reached = False
+        self.cut = 0
 
     def push(self, piece: bytes) -> bool:
         """Add a token; True if a stop string ended the text.

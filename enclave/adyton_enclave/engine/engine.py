@@ -412,6 +412,9 @@ class Engine:
 
     def _compute(self) -> None:
         """One step of the model whose turn it is."""
+        if len(self._lanes) == 1:
+            next(iter(self._lanes.values())).step()
+            return
         busy = [name for name, lane in self._lanes.items() if lane.busy]
         name = self._turns.next(busy)
         if name is None:

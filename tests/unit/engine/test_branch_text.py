@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of a branch: nothing is lost or invented between steps, forks and tokens, and stop strings straddle all."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,11 +57,17 @@ def test_a_step_is_over_with_the_token_that_completes_a_delimiter(
             break
 
 
-def test_a_stop_string_that_began_in_an_earlier_step_is_taken_back() -> None:
-    """What was reported of it is counted as cut."""
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_stop_string_that_began_in_an_earlier_step_is_taken_back(fork: bool) -> None:
+    """What was reported of it is counted as cut, also by a fork; a branch that goes on counts anew."""
     branch = BranchText(("abc",))
     branch.begin(())
     assert not branch.push(b"xab")
+    if fork:
+        branch = branch.fork()
     branch.begin(())
     assert branch.push(b"cd")
     assert branch.cut == 4
+    branch.begin(())
+    assert not branch.push(b"e")
+    assert branch.cut == 0
