@@ -11,11 +11,12 @@ schema, so they are sorted into ours and dropped.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Final, Protocol, Self
 
@@ -23,9 +24,11 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from adyton_enclave.engine.request import TokenMask
-from adyton_protocol.errors import InvalidRequest
+from adyton_protocol.errors import InvalidRequest, QueueFull
 
-MAX_GRAMMAR_CHARS: Final = 512 * 1024
+MAX_GRAMMAR_CHARS: Final = 256 * 1024
+MAX_COMPILE_S: Final = 10.0
+MAX_ABANDONED: Final = 2
 _WORD_BITS: Final = 32
 _SILENT: Final = 0
 
@@ -150,11 +153,13 @@ class Grammar:
 class GrammarCompiler:
     """Compiles grammars for one model."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, max_compile_s: float = MAX_COMPILE_S) -> None:
         """Cheap: the vocabulary is only looked at when the first grammar comes."""
         self._vocabulary = vocabulary
         self._n_words = -(-vocabulary.n_vocab // _WORD_BITS)
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adyton-grammar")
+        self._executor = _one_thread()
+        self._max_compile_s = max_compile_s
+        self._abandoned = 0
 
     async def compile(self, lark: str, *, param: str) -> Grammar:
         """Compile beside the event loop.
@@ -165,10 +170,36 @@ class GrammarCompiler:
 
         Raises:
             InvalidRequest: The grammar is wrong, too complex, or has no answer at all.
+            QueueFull: Others keep the compiler busy.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, lambda: self.compile_now(lark, param=param)
-        )
+        if self._abandoned >= MAX_ABANDONED:
+            raise QueueFull("too many grammars are being compiled", retry_after_s=self._max_compile_s)
+        job = self._executor.submit(self.compile_now, lark, param=param)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(job), self._max_compile_s)
+        except TimeoutError:
+            # Waiting for it cancelled it, unless it runs already: then nothing can stop it.
+            if not job.running():
+                raise QueueFull(
+                    "too many grammars are being compiled", retry_after_s=self._max_compile_s
+                ) from None
+            self._abandon(job)
+            raise InvalidRequest(f"{param}: it is too large or too complex", param=param) from None
+
+    def _abandon(self, job: Future[Grammar]) -> None:
+        """SECURITY: leave a thread to a compilation that no limit ended; the next ones get another thread."""
+        loop = asyncio.get_running_loop()
+        self._abandoned += 1
+        job.add_done_callback(lambda _job: self._returned(loop))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = _one_thread()
+
+    def _returned(self, loop: asyncio.AbstractEventLoop) -> None:
+        def count() -> None:
+            self._abandoned -= 1
+
+        with contextlib.suppress(RuntimeError):  # The loop has ended, and with it all requests.
+            loop.call_soon_threadsafe(count)
 
     def compile_now(self, lark: str, *, param: str) -> Grammar:
         """The same, in this thread.
@@ -201,7 +232,7 @@ class GrammarCompiler:
 
     def close(self) -> None:
         """End the thread."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=not self._abandoned, cancel_futures=True)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
@@ -212,6 +243,10 @@ class GrammarCompiler:
             n_vocab=vocabulary.n_vocab,
             eos_token=sorted(vocabulary.eog),
         )
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="adyton-grammar")
 
 
 def _reason(message: str) -> str:

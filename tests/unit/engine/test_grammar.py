@@ -2,6 +2,7 @@
 """Grammars: every answer that ends is a document of its schema, and no schema costs more than it should."""
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import jsonschema_rs
 import numpy as np
 import pytest
-from engine_calls import answers, request
+from engine_calls import answers, request, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_gguf import make_tiny_gguf
@@ -18,7 +19,7 @@ from tiny_gguf import make_tiny_gguf
 from adyton_enclave.api.json_schema import check_schema, schema_rule
 from adyton_enclave.engine import Engine, EngineConfig, ModelSpec, SamplingParams
 from adyton_enclave.engine.grammar import GrammarCompiler, GrammarMatcher
-from adyton_protocol.errors import InvalidRequest
+from adyton_protocol.errors import InvalidRequest, QueueFull
 
 SECRET = "SECRET-7f3a"
 
@@ -214,6 +215,20 @@ REFUSED: dict[str, object] = {
     "too deep": nested(40),
     "too long": prop(enum=[f"{SECRET}{i}" for i in range(20_000)]),
     "grammar options": {"x-guidance": {"whitespace_pattern": "(a+)+"}, "type": "object"},
+    "joined patterns": {"allOf": [{"type": "string", "pattern": f"(a|b)*a(a|b){{{i}}}"} for i in range(1, 17)]},
+    "joined multiples": {"allOf": [{"type": "integer", "multipleOf": i} for i in (2, 3, 5, 7, 11, 13, 17)]},
+    "joined large multiples": {"allOf": [{"type": "integer", "multipleOf": i} for i in (97, 101, 103, 107)]},
+    "many multiples": {"type": "array", "prefixItems": [{"type": "integer", "multipleOf": i} for i in range(900, 999)]},
+    "chained patterns": {
+        "$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}", "pattern": f"(a|b)*a(a|b){{{i}}}"} for i in range(16)}
+        | {"d16": {"type": "string"}},
+        "$ref": "#/$defs/d0",
+    },
+    "a thousand millions": prop(type="string", pattern="^a{2000000000}$"),
+    "nested counts": prop(type="string", pattern="^((((((a{9}){9}){9}){9}){9}){9}){9}$"),
+    "product of counts": prop(type="string", pattern="^(x{1000}){1000}$"),
+    "long pattern": prop(type="string", pattern="^" + "[a-z0-9]?" * 9000 + "$"),
+    "many properties": {"type": "object", "properties": {f"p{i}": True for i in range(3000)}},
     "no schema": [SECRET],
     "false": False,
     "endless pattern": {"type": "object", "patternProperties": {"^(?!SECRET-7f3a)": {"type": "integer"}}},
@@ -239,11 +254,12 @@ COSTLY: dict[str, dict[str, object]] = {
     "nested quantifiers": prop(type="string", pattern="^(a+)+b$"),
     "ambiguous repetition": prop(type="string", pattern="^(a|aa)*c$"),
     "many states": prop(type="string", pattern="^.*a.{200}$"),
-    "product of counts": prop(type="string", pattern="^(x{1000}){1000}$"),
-    "power of counts": prop(type="string", pattern="^((x{100}){100}){100}$"),
-    "classes and counts": prop(type="string", pattern="^(([a-z]{1,99}[0-9]?){1,99}){1,99}$"),
+    "product of counts": prop(type="string", pattern="^((x{100}y?){100}){2}$"),
+    "classes and counts": prop(type="string", pattern="^(([a-z]{1,20}[0-9]?){1,20}){1,20}$"),
+    "four patterns": {"allOf": [{"type": "string", "pattern": f"(a|b)*a(a|b){{{i}}}"} for i in (3, 9, 17, 29)]},
+    "four multiples": {"allOf": [{"type": "integer", "multipleOf": i} for i in (5, 7, 11, 13)]},
     "unicode classes": prop(type="string", pattern="^\\p{L}{1,500}$"),
-    "many properties": {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(2000)}},
+    "many properties": {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(1000)}},
     "many alternatives": {"anyOf": [prop(type="string", pattern=f"^a{{{i}}}$") for i in range(500)]},
     "doubling definitions": {
         "$defs": {
@@ -282,9 +298,40 @@ def test_costly_schemas_stay_within_bounds(compiler: GrammarCompiler, name: str)
     assert slowest < 0.5
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["#", "a{3,}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type", "properties", "items", "pattern", "patternProperties", "multipleOf", "allOf", "anyOf",
+                    "$ref", "$defs", "enum", "format", "minimum", "required", "x-guidance", "additionalProperties",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(schema=ANYTHING, lenient=st.booleans())
+def test_any_json_compiles_or_is_refused(compiler: GrammarCompiler, schema: object, lenient: bool) -> None:
+    """Whatever stands where a schema should: a grammar, or the one error, and nothing worse."""
+    with contextlib.suppress(InvalidRequest):
+        compiler.compile_now("start: " + schema_rule(check_schema(schema, "s"), lenient=lenient), param="s")
+
+
 def test_the_library_is_silent(compiler: GrammarCompiler, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing of a schema, good or bad, is written to the process's outputs."""
-    for schema in (prop(const=SECRET), prop(type=SECRET), prop(type="string", pattern="^(x{1000}){1000}$")):
+    for schema in (
+        prop(const=SECRET),
+        prop(type=SECRET),
+        prop(type="string", pattern="^((x{100}y?){100}){2}$"),
+    ):
         try:
             grammar = compiler.compile_now("start: " + schema_rule(schema), param="s")
             wander(grammar.matcher(), np.random.default_rng(0), 50)
@@ -324,7 +371,7 @@ async def test_a_grammar_that_becomes_too_complex_is_an_error(tiny_that_ends: Mo
     engine = Engine(EngineConfig(threads=1, n_ctx_total=4096), [tiny_that_ends]).start()
     try:
         model = engine.models["tiny"]
-        rule = schema_rule(COSTLY["power of counts"])
+        rule = schema_rule(prop(type="string", pattern="^((x{100}){100}){100}$"))
         constraint = await model.compile_grammar("start: " + rule, param="response_format")
         plain = asyncio.create_task(answers(engine, request(max_tokens=20)))
         with pytest.raises(InvalidRequest) as caught:
@@ -348,3 +395,18 @@ async def test_compiling_leaves_the_event_loop_alone(tmp_path: Path) -> None:
     await task
     compiler.close()
     assert turns > 3
+
+
+async def test_a_compilation_that_nothing_ends_is_left_behind() -> None:
+    """Should a schema get past every limit: its request fails, others are served, and at most two such threads run."""
+    schema = {"allOf": [{"type": "string", "pattern": f"(a|b)*a(a|b){{{i}}}"} for i in range(1, 13)]}
+    compiler = GrammarCompiler(VOCABULARY, max_compile_s=0.05)
+    compiler.compile_now('start: "x"', param="s")
+    for _ in range(2):
+        with pytest.raises(InvalidRequest):
+            await compiler.compile("start: " + schema_rule(schema), param="s")
+    with pytest.raises(QueueFull):
+        await compiler.compile('start: "x"', param="s")
+    await until(lambda: not compiler._abandoned)
+    await compiler.compile('start: "x"', param="s")
+    compiler.close()
