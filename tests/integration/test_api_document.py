@@ -4,6 +4,7 @@
 What is valid is judged by the document alone, on the very bytes that were sent.
 """
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -65,13 +66,14 @@ VALIDATORS = {
     label: jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]})
     for label, schema in BODIES.items()
 }
+ERROR = jsonschema_rs.Draft202012Validator(DOCUMENT["components"]["schemas"]["Error"])
 
 
-def is_valid(case: Case, request: httpx.Request) -> bool:
+def is_valid(label: str, request: httpx.Request) -> bool:
     """True when the document allows this very request."""
-    if case.method != case.operation.method.upper():
+    if request.method != label.split(maxsplit=1)[0]:
         return False
-    if case.operation.label not in BODIES:
+    if label not in BODIES:
         return True
     if request.headers.get("content-type", "application/json") != "application/json":
         return False
@@ -79,7 +81,7 @@ def is_valid(case: Case, request: httpx.Request) -> bool:
         body = json.loads(request.content)
     except ValueError:
         return False
-    return bool(VALIDATORS[case.operation.label].is_valid(body))
+    return bool(VALIDATORS[label].is_valid(body))
 
 
 def try_case(http: httpx.Client, case: Case) -> str:
@@ -94,7 +96,7 @@ def try_case(http: httpx.Client, case: Case) -> str:
         content=sent.get("data"),
     )
     response = http.send(request)
-    outcome = judge(case, request, response)
+    outcome = judge(case.operation.label, response)
     case.validate_response(
         response,
         excluded_checks=[
@@ -107,9 +109,10 @@ def try_case(http: httpx.Client, case: Case) -> str:
     return outcome
 
 
-def judge(case: Case, request: httpx.Request, response: httpx.Response) -> str:
+def judge(label: str, response: httpx.Response) -> str:
     """What came of a request, which must be what the document says of it."""
-    valid = is_valid(case, request)
+    request = response.request
+    valid = is_valid(label, request)
     if response.status_code == httpx.codes.OK:
         assert valid, request.content[:2000]
         return "accepted"
@@ -118,12 +121,13 @@ def judge(case: Case, request: httpx.Request, response: httpx.Response) -> str:
     assert CODES[outcome] == response.status_code
     assert outcome not in {"internal_error", "engine_stopped", "out_of_memory"}, request.content[:2000]
     if valid and outcome not in OUT_OF_SCOPE:
-        operation = DOCUMENT["paths"][case.operation.path][case.operation.method]
+        operation = OPERATIONS[label]
+        refinements = DOCUMENT["paths"][operation.path][operation.method]["x-refinements"]
         field = (error["param"] or "").split(".")[0].split("[")[0]
         # JSON Schema takes 1.0 for an integer; the API takes it for a fraction.
         pointed = "whole number" in error["message"] and b"." in request.content
         assert outcome in {"invalid_request", "unsupported_parameter"}, (error, request.content[:2000])
-        assert pointed or field in operation["x-refinements"], (error, request.content[:2000])
+        assert pointed or field in refinements, (error, request.content[:2000])
     return outcome
 
 
@@ -134,14 +138,12 @@ def chosen_by_schemathesis(label: str) -> Iterator[Case]:
     )
 
 
-def cases_of(label: str) -> Iterator[Case]:
-    """Schemathesis's own choice for an operation, and every edge of its body's schema."""
-    yield from chosen_by_schemathesis(label)
-    operation = OPERATIONS[label]
-    if label in BODIES:
-        edges = Edges(DOCUMENT["components"]["schemas"])
-        for body in edges.around(BODIES[label]):
-            yield operation.Case(body=body, media_type="application/json")
+def try_edges(http: httpx.Client, label: str) -> Iterator[str]:
+    """Send every edge of the schema of an operation's body; returns what came of each."""
+    for body in Edges(DOCUMENT["components"]["schemas"]).around(BODIES[label]):
+        response = http.post(OPERATIONS[label].path, json=body)
+        yield judge(label, response)
+        assert response.is_success or ERROR.is_valid(response.json())
 
 
 def test_the_document_is_up_to_date() -> None:
@@ -180,8 +182,11 @@ def test_every_error_is_documented() -> None:
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_every_bound_of_the_document_is_the_bound_of_the_api(unsealed: httpx.Client, label: str) -> None:
     """On, inside and outside each bound of each field the API accepts and refuses as the document says."""
-    outcomes = Counter(try_case(unsealed, case) for case in cases_of(label))
+    # A share of schemathesis's choice; a slower test below sends all of it.
+    chosen = itertools.islice(chosen_by_schemathesis(label), None, None, 4)
+    outcomes = Counter(try_case(unsealed, case) for case in chosen)
     if label in BODIES:
+        outcomes.update(try_edges(unsealed, label))
         assert outcomes["accepted"] > 30
         assert outcomes["invalid_request"] > 30
 
