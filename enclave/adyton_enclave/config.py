@@ -342,6 +342,7 @@ def _engine(table: _Table, limits: Limits) -> EngineConfig:
         n_batch=table.whole("n_batch", standard.n_batch, high=1 << 16),
         n_ubatch=table.whole("n_ubatch", standard.n_ubatch, high=1 << 16),
         prefill_tokens=table.whole("prefill_tokens", standard.prefill_tokens, low=0, high=1 << 16),
+        cache_cells=table.whole("cache_cells", low=0, high=1 << 26) if table.has("cache_cells") else None,
         max_sequences=limits.max_sequences,
         max_queue=limits.max_queue,
         kv_type_k=_kv_type(table, "kv_type_k", standard.kv_type_k),

@@ -158,3 +158,12 @@ def test_nothing_reads_the_environment() -> None:
         assert not re.search(
             r"\benviron\b(?!\[\"\w+\"\] = )|\bgetenv\b|expandvars|expanduser", path.read_text()
         ), path
+
+
+def test_the_prefix_cache_is_lent_half_of_the_cells_or_what_the_operator_says() -> None:
+    """Zero turns it off; more than there is cannot be lent."""
+    assert configuration().engine.prefix_cells == configuration().engine.n_ctx_total // 2
+    assert configuration("[engine]\ncache_cells = 0").engine.cached_sequences == 0
+    assert configuration("[engine]\ncache_cells = 100").engine.prefix_cells == 100
+    with pytest.raises(ConfigError):
+        configuration("[engine]\nn_ctx_total = 512\ncache_cells = 513")
