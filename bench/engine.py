@@ -41,7 +41,7 @@ from scenarios import Figures, Prompts, Sizes, Trained, calibrate, decode, scena
 
 RESULTS: Final = ROOT / "bench" / "results"
 SHIPPED: Final = "shipped"
-DEFAULT_MODELS: Final = (SHIPPED, "135m-49k-q8_0", "135m-128k-q4_0", "1b-128k-q8_0")
+DEFAULT_MODELS: Final = (SHIPPED, "135m-49k-q8_0", "135m-128k-q4_0", "1b-128k-q4_0")
 PYTHON_SERVER_SCENARIO: Final = "decode-8"
 KV_CELLS: Final = 16_384
 _SETTLE_S: Final = 0.4

@@ -25,6 +25,8 @@ PROBE_TOKENS: Final = 100
 SAMPLING: Final[dict[str, object]] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 _QUESTION: Final = "Leo has {n} pens. Mia has {m} more pens than Leo. How many pens does Mia have?"
 """What the shipped model answers in some sixty tokens; models with random weights answer without end."""
+_SHORTEST_TOKENS: Final = 800
+"""Even the slowest model gets prompts of several micro-batches."""
 _TRIAL_TOKENS: Final = 256
 _TRIAL_S: Final = 0.5
 _SHORT: Final = "Pens?"
@@ -254,7 +256,7 @@ def calibrate(
     decode_tokens = {count: min(round(total), 256, longest) for count, total in decode_total.items()}
     room = n_ctx - 4 * PROBE_TOKENS
     # Only with models so slow that a prompt of full length would take half a minute.
-    affordable = math.inf if full else 6 * seconds * prefill_rate
+    affordable = math.inf if full else max(_SHORTEST_TOKENS, 6 * seconds * prefill_rate)
     long_tokens = int(min(LONG_PROMPT_TOKENS, room, affordable))
     prefill_tokens = int(min(PREFILL_TOKENS, room, affordable / 2))
     sizes = Sizes(
