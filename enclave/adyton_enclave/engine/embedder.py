@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedding lane of one model: texts of many requests in, one vector for each out.
 
-A step is either several whole texts or a piece of one long text, in an empty KV cache. So a text is always cut at the
-same places and stands at the beginning of the cache or behind whole texts that it cannot see, whatever else is asked
-for: its vector depends on nothing but the text. The loop takes turns between this lane's steps and those of
-generation, and a step is short, so that running streams wait for one of them at most.
+A step is either several whole texts or a piece of one long text, in an empty KV cache. So a text stands at the
+beginning of the cache or behind whole texts that it cannot see, in the order of its tokens: as far as the engine's
+answers do not depend on their company (``invariance``), its vector depends on nothing but the text. Texts go through
+an encoder one by one for the same reason. The loop shares its time between lanes of embeddings and of generation, and
+a step that others wait for is short.
 
 Tenants take turns, text by text; within a tenant, first come first served.
 """
@@ -26,6 +27,8 @@ from adyton_protocol.errors import Cancelled, ContextOverflow, EngineError, Inva
 
 Vector = npt.NDArray[np.float32]
 
+CROWDED_STEP_TOKENS: Final = 32
+"""Most tokens in a step that somebody else waits for; a few times as long as one of the tokens of running streams."""
 _SMOOTHING: Final = 0.2
 _MIN_RETRY_S: Final = 1.0
 _MAX_RETRY_S: Final = 60.0
@@ -177,13 +180,16 @@ class Embedder:
             elif task.deadline_s is not None and now_s >= task.deadline_s:
                 self._fail(task, Cancelled("the request's time limit passed"))
 
-    def step(self) -> None:
+    def step(self, *, crowded: bool = False) -> None:
         """Compute one step and deliver what it completes.
+
+        Args:
+            crowded: Others wait for their turn, so keep it short.
 
         Raises:
             EngineStopped: The context is unusable, and with it the engine.
         """
-        pieces = self._plan()
+        pieces = self._plan(CROWDED_STEP_TOKENS if crowded else self.context.n_batch)
         if not pieces:
             return
         begin_s = self._clock()
@@ -211,12 +217,12 @@ class Embedder:
         """Free the context."""
         self.context.close()
 
-    def _plan(self) -> list[_Piece]:
+    def _plan(self, step_tokens: int) -> list[_Piece]:
         """The next piece of a long text, or whole texts of all tenants in turn as long as they fit."""
+        room = self.context.n_batch if self.context.whole else min(step_tokens, self.context.n_batch)
         if self._current is not None:
-            return [self._next_piece(self._current)]
+            return [self._next_piece(self._current, room)]
         pieces: list[_Piece] = []
-        room = self.context.n_batch
         while self._waiting and len(pieces) < self.context.max_texts:
             tenant, tasks = next(iter(self._waiting.items()))
             task = tasks[0]
@@ -228,13 +234,14 @@ class Embedder:
             self._take(tenant, tasks)
             if length > room:
                 self._current = text
-                return [self._next_piece(text)]
+                return [self._next_piece(text, room)]
             pieces.append(_Piece(text, 0, length))
             room -= length
         return pieces
 
-    def _next_piece(self, text: _Text) -> _Piece:
-        count = min(self.context.n_batch, len(text.token_ids) - text.n_computed)
+    @staticmethod
+    def _next_piece(text: _Text, room: int) -> _Piece:
+        count = min(room, len(text.token_ids) - text.n_computed)
         return _Piece(text, text.n_computed, count)
 
     def _take(self, tenant: str, tasks: deque[EmbeddingTask]) -> None:

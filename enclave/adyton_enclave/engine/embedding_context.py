@@ -87,7 +87,7 @@ class EmbeddingContext(ContextMemory):
         self.dirty_cells = 0
         # A text of one token gets company where it would take another path through a multiplication than in a batch.
         self._fills = config.batch_invariant and model.weights.needs_two_rows and not self.whole
-        self._eraser = CellEraser(self, 0) if self._memory else None
+        self._eraser = self._make_eraser()
 
     def _new(self, model: LlamaModel, config: EngineConfig, n_ctx: int, n_batch: int) -> Any:
         params = _lib.llama_context_default_params()
@@ -114,6 +114,17 @@ class EmbeddingContext(ContextMemory):
         if not context:
             raise ConfigError("llama.cpp cannot make a context for embeddings of these sizes")
         return context
+
+    def _make_eraser(self) -> CellEraser | None:
+        """What clears single cells, where the cache has a layout that allows it."""
+        if not self._memory:
+            return None
+        try:
+            return CellEraser(self, 0)
+        except ConfigError:
+            # Sliding windows and recurrent states: everything is cleared instead, which takes longer.
+            self.scrub()
+            return None
 
     def compute(self, texts: Sequence[tuple[Sequence[int], int]]) -> Rows:
         """Compute pieces of texts, the text at index ``i`` as sequence ``i``.
@@ -146,11 +157,14 @@ class EmbeddingContext(ContextMemory):
 
         The next text starts at the first cell, and so gets the numbers that it gets alone.
         """
-        if self._eraser is not None and self.dirty_cells:
-            _lib.llama_memory_clear(self._memory, False)
-            # Everything lies in the lowest cells, which are the first to be written over.
-            self._eraser.clear(self.dirty_cells, 1)
-            _lib.llama_memory_clear(self._memory, False)
+        if self._memory and self.dirty_cells:
+            if self._eraser is None:
+                self.scrub()
+            else:
+                _lib.llama_memory_clear(self._memory, False)
+                # Everything lies in the lowest cells, which are the first to be written over.
+                self._eraser.clear(self.dirty_cells, 1)
+                _lib.llama_memory_clear(self._memory, False)
         self.dirty_cells = 0
 
     def probe(self, seq_id: int) -> None:

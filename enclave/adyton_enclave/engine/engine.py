@@ -78,6 +78,7 @@ class Engine:
         self._models: dict[str, LoadedModel] = {}
         self._lanes: dict[str, Lane] = {}
         self._embedders: dict[str, Embedder] = {}
+        self._stations: dict[str, Lane | Embedder] = {}
         self._wake = threading.Condition()
         self._inbox: list[Group | Order] = []
         self._turnstiles: dict[str, Turnstile] = {}
@@ -90,7 +91,7 @@ class Engine:
         self._statuses: dict[str, LaneStatus] = {}
         self._last_delivery_s = clock()
         self._undelivered: dict[int, Group] = {}
-        self._turns = Turns(spec.name for spec in self._specs)
+        self._turns = Turns(name for spec in self._specs for name in (spec.name, _embedding_turn(spec.name)))
         self._thread: threading.Thread | None = None
         self._pool: ThreadPool | None = None
         self._bells: dict[asyncio.AbstractEventLoop, Doorbell] = {}
@@ -128,12 +129,14 @@ class Engine:
                 model = self._models[spec.name] = LoadedModel(spec, self._config)
                 if spec.generates:
                     lane = self._lanes[spec.name] = Lane(model.llama, self._config, clock=self._clock)
+                    self._stations[spec.name] = lane
                     pool.attach(lane.context)
                     self._statuses[spec.name] = lane.status
                     self._turnstiles[spec.name] = Turnstile(self._config.max_queue, self._clock())
                 if spec.embeddings:
                     embedder = Embedder(model.llama, self._config, spec.n_ctx, self._clock)
                     self._embedders[spec.name] = embedder
+                    self._stations[_embedding_turn(spec.name)] = embedder
                     self._embedding[spec.name] = []
                     pool.attach(embedder.context)
         except BaseException:
@@ -349,8 +352,7 @@ class Engine:
 
     def _take_in(self) -> bool:
         """Wait for something to do and take new requests in; False when it is time to stop."""
-        lanes: list[Lane | Embedder] = [*self._lanes.values(), *self._embedders.values()]
-        busy = any(lane.busy for lane in lanes)
+        busy = any(lane.busy for lane in self._stations.values())
         with self._wake:
             while not (self._inbox or self._embedding_inbox or self._notified or self._stopping or busy):
                 if not self._rest():
@@ -385,11 +387,7 @@ class Engine:
     def _step(self) -> None:
         now_s = self._clock()
         touched: list[Group] = []
-        # First, because what the lanes draw is delivered at the end.
-        for embedder in self._embedders.values():
-            embedder.sweep(now_s)
-            embedder.step()
-        for lane in self._lanes.values():
+        for lane in self._stations.values():
             lane.sweep(now_s)
         self._compute()
         for name, lane in self._lanes.items():
@@ -411,16 +409,17 @@ class Engine:
             lane.erase()
 
     def _compute(self) -> None:
-        """One step of the model whose turn it is."""
-        if len(self._lanes) == 1:
-            next(iter(self._lanes.values())).step()
+        """One step of the lane whose turn it is."""
+        busy = [name for name, lane in self._stations.items() if lane.busy]
+        if len(busy) == 1:
+            # Whoever is alone owes nobody the time.
+            self._stations[busy[0]].step()
             return
-        busy = [name for name, lane in self._lanes.items() if lane.busy]
         name = self._turns.next(busy)
         if name is None:
             return
         started_s = self._clock()
-        self._lanes[name].step(crowded=len(busy) > 1)
+        self._stations[name].step(crowded=len(busy) > 1)
         self._turns.charge(name, self._clock() - started_s)
 
     def _should_deliver(self) -> bool:
@@ -485,6 +484,7 @@ class Engine:
             model.close()
         self._lanes.clear()
         self._embedders.clear()
+        self._stations.clear()
         for loop, bell in self._bells.items():
             try:
                 loop.call_soon_threadsafe(bell.close)
@@ -493,3 +493,8 @@ class Engine:
         self._bells.clear()
         if self._pool is not None:
             self._pool.close()
+
+
+def _embedding_turn(model: str) -> str:
+    """By what name a model's embeddings take turns; no model has such a name."""
+    return f"embeddings of {model}"

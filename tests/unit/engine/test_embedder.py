@@ -83,6 +83,17 @@ async def test_an_encoders_vector_is_the_same_alone_and_among_others(bert: TinyM
     assert [vector for (vector,) in found] == alone
 
 
+async def test_a_model_with_a_sliding_window_embeds(tmp_path: Path, start: Start) -> None:
+    """It cannot generate here, but its vectors are as independent, and its cells as empty afterwards."""
+    model = make_tiny_gguf(tmp_path / "gemma.gguf", window=16)
+    engine = start(model, generates=False, embeddings=True)
+    alone = [(await vectors(engine, text))[0] for text in texts()]
+    assert await vectors(engine, *reversed(texts())) == alone[::-1]
+    context = engine._embedders["tiny"].context
+    await until(lambda: not context.dirty_cells)
+    assert [context.length(seq_id) for seq_id in range(4)] == [0] * 4
+
+
 @pytest.mark.parametrize("sizes", [{"n_batch": 20, "n_ubatch": 20}, {"threads": 2}])
 async def test_sizes_of_steps_and_threads_change_nothing(
     tiny: TinyModel, start: Start, sizes: dict[str, int]
