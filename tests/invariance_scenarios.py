@@ -29,6 +29,10 @@ Rows = dict[int, npt.NDArray[np.float32]]
 
 N_DECODED: Final = 16
 MAX_SEQUENCES: Final = 33
+MAX_NEIGHBOUR_TOKENS: Final = 1500
+MORE_CELLS: Final = 6000
+"""Room for neighbours that compute 200 tokens in each of the steps that decode."""
+
 TARGET: Final = 0
 DONOR: Final = 1
 """Sequence ids; neighbours have those from 2 on."""
@@ -137,7 +141,7 @@ class Trial:
         """What contexts are made with."""
         return EngineConfig(
             threads=threads,
-            n_ctx_total=self.profile.prompt_tokens + N_DECODED + 2048,
+            n_ctx_total=3 * self.profile.prompt_tokens + MORE_CELLS,
             n_batch=512,
             n_ubatch=n_ubatch,
             max_sequences=MAX_SEQUENCES,
@@ -232,15 +236,16 @@ class Trial:
         """Prefill in chunks of ``mine`` and then decoding, always beside chunks of somebody else's prompt."""
         rows: Rows = {}
         with self.context() as context:
-            done, other = 0, 0
+            done, other, neighbour = 0, 0, 2
             while done < len(self.tokens):
                 count = (
                     min(mine, self.profile.prompt_tokens - done) if done < self.profile.prompt_tokens else 1
                 )
-                if other + chunk > 1500:
-                    context.remove(2)
+                if other + chunk > MAX_NEIGHBOUR_TOKENS:
+                    # Another one, whose cells lie above; the engine never leaves holes below, either.
+                    neighbour += 1
                     other = 0
-                parts = [(TARGET, done, count), (2, other, chunk)]
+                parts = [(TARGET, done, count), (neighbour, other, chunk)]
                 self.step(context, parts[:: 1 if done % 2 else -1], rows)
                 done += count
                 other += chunk
