@@ -120,6 +120,8 @@ def judge(label: str, response: httpx.Response) -> str:
     outcome: str = error["code"]
     assert CODES[outcome] == response.status_code
     assert outcome not in {"internal_error", "engine_stopped", "out_of_memory"}, request.content[:2000]
+    # What is invalid is found out as such, before anything is looked up or counted.
+    assert valid or outcome not in OUT_OF_SCOPE - {"not_found"}, (error, request.content[:2000])
     if valid and outcome not in OUT_OF_SCOPE:
         operation = OPERATIONS[label]
         refinements = DOCUMENT["paths"][operation.path][operation.method]["x-refinements"]
