@@ -152,7 +152,7 @@ class Interleavings(RuleBasedStateMachine):
     """A lane without a model, driven at random."""
 
     @initialize(
-        cells=st.integers(24, 90),
+        cells=st.integers(24, 70),
         max_sequences=st.integers(1, 7),
         n_batch=st.integers(7, 20),
         prefill=st.integers(1, 20),
@@ -179,6 +179,15 @@ class Interleavings(RuleBasedStateMachine):
         self.n_batch = n_batch
         self.trees: list[Grown] = []
         self.requests: list[ChoiceGroup] = []
+
+    @rule(n=st.integers(1, 3), count=st.integers(1, 12), steps=st.integers(0, 9), who=st.sampled_from("ab"))
+    def grow_everything(self, n: int, count: int, steps: int, who: str) -> None:
+        """Most of what can go wrong takes many branches."""
+        self.open_tree(prompt=[1, 2, 3], who=who, low=False)
+        for tree in range(len(self.trees)):
+            self.fork(tree, 0, n)
+            self.extend(tree, 0, count, everybody=True)
+        self.step(steps)
 
     def _request(
         self, tokens: list[int], max_tokens: int, n: int, who: str, *, low: bool
@@ -235,7 +244,7 @@ class Interleavings(RuleBasedStateMachine):
             grown.group.fork(self.scheduler, number, child, path)
 
     @precondition(lambda self: self.trees)
-    @rule(tree=st.integers(0), branch=st.integers(0), count=st.integers(1, 6), everybody=st.booleans())
+    @rule(tree=st.integers(0), branch=st.integers(0), count=st.integers(1, 15), everybody=st.booleans())
     def extend(self, tree: int, branch: int, count: int, everybody: bool) -> None:
         grown = self.trees[tree % len(self.trees)]
         idle = grown.idle()
@@ -292,7 +301,7 @@ class Interleavings(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         self.scheduler.drop_all(self.requests.pop(which % len(self.requests)))
 
-    @rule(count=st.integers(1, 4))
+    @rule(count=st.integers(1, 12))
     def step(self, count: int) -> None:
         for _ in range(count):
             self._step()
@@ -381,7 +390,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestInterleavings.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
 def _lane(*, max_sequences: int = 8) -> Interleavings:
