@@ -610,3 +610,13 @@ def test_branches_go_on_in_the_order_in_which_they_were_resumed() -> None:
         order += [s for s in machine.scheduler.running if s not in order]
     assert order[:4] == [*grown.group.sequences][:4]
     assert order[4] is machine.requests[0].sequences[0]
+
+
+def test_positions_that_were_computed_already_are_computed_again() -> None:
+    """From the first of them, and the branch goes on generating the same."""
+    family = Family()
+    before = len(family.machine.memory.tokens)
+    family.machine.append_and_evaluate(0, 0, [4, 5], [10, 31, 2])
+    _run(family.machine)
+    assert len(family.machine.memory.tokens) - before == 30
+    assert family.extend(0, 3) == 3
