@@ -7,6 +7,7 @@ the enclave's own entry point cannot be made to do this.
 
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from adyton_enclave.config import load_configuration
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest
 from adyton_enclave.keys import ReceiptSigner
 from adyton_enclave.outer import Receive, Scope, Send
-from adyton_enclave.server import Surroundings, make_api, make_engine
+from adyton_enclave.server import SWITCH_S, Surroundings, make_api, make_engine
 from adyton_protocol.digests import sha256_hex
 
 
@@ -72,6 +73,7 @@ class PlainServer:
 
 async def main() -> None:
     """Serve until interrupted."""
+    sys.setswitchinterval(SWITCH_S)
     plain = PlainServer()
     config = uvicorn.Config(
         plain, host="127.0.0.1", port=plain.configuration.listen_port, http="h11", loop="asyncio",

@@ -17,15 +17,12 @@ from typing import Final
 from adyton_enclave.attester import make_attester
 from adyton_enclave.config import CONFIG_NAME, load_configuration
 from adyton_enclave.log import Happening, note
-from adyton_enclave.server import Surroundings, serve
+from adyton_enclave.server import SWITCH_S, Surroundings, serve
 from adyton_protocol.errors import AdytonError, ConfigError
 
 _OK: Final = 0
 _FAILED: Final = 1
 _UNUSABLE: Final = 2
-_SWITCH_S: Final = 0.0005
-"""After a step the engine's thread waits for the interpreter lock; the event loop gives it away within this time.
-The standard 5 ms would be many steps of a small model."""
 
 
 def _name_only(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
@@ -56,7 +53,7 @@ def main() -> int:
             f"adyton-enclave takes no arguments; it reads {CONFIG_NAME} in its working directory\n"
         )
         return _UNUSABLE
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     try:
         configuration = load_configuration(Path())
         asyncio.run(serve(configuration, make_attester(configuration), _surroundings()))

@@ -42,6 +42,10 @@ from adyton_protocol.media import PROBLEM_UNAVAILABLE
 _NOT_READY: Final = Problem(
     status=503, kind=PROBLEM_UNAVAILABLE, detail="the enclave is starting", headers=((b"retry-after", b"1"),)
 )
+SWITCH_S: Final = 0.0005
+"""Of ``sys.setswitchinterval``. After a step the engine's thread waits for the interpreter lock; the event loop gives
+it away within this time. The standard 5 ms would be many steps of a small model."""
+
 _BACKLOG: Final = 512
 _CHECK_S: Final = 1.0
 
