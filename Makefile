@@ -52,12 +52,16 @@ fix: setup  ## Let ruff repair what it can.
 	@$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: setup  ## The whole suite, the slow part included.
-	@$(BIN)/python -m pytest -m "not sgx"
+test: setup  ## The suite, the slow part included.
+	@$(BIN)/python -m pytest -m "not sgx and not exhaustive"
 
 .PHONY: test-fast
 test-fast: setup  ## The fast part of the suite.
 	@$(BIN)/python -m pytest
+
+.PHONY: test-exhaustive
+test-exhaustive: setup  ## What only an update of llama.cpp can break: every way to compute the same logits (half an hour).
+	@$(BIN)/python -m pytest -m exhaustive
 
 .PHONY: prove
 prove: setup  ## Remove each protection in a copy of the tree, and show that its test notices (minutes).

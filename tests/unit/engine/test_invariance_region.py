@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The region in which logits are called exact, held on llama.cpp itself, and the labels of what lies outside.
 
-The region is wide, so the fast part takes one way of computing for each choice that ggml makes between kernels; the
-slow part takes all of them, on all shapes.
+The region is wide, so the fast part takes one way of computing for each choice that ggml makes between kernels, the
+slow part all of them on two shapes, and the exhaustive part (`make test-exhaustive`) all of them on all shapes.
 """
 
 import os
@@ -26,6 +26,23 @@ KV_PAIRS = [
     pytest.param((k, v), marks=() if (k, v) in QUICK_PAIRS else pytest.mark.slow)
     for k in get_args(KvType)
     for v in get_args(KvType)
+]
+_SLOW = (pytest.mark.slow,)
+_EXHAUSTIVE = (pytest.mark.slow, pytest.mark.exhaustive)
+REGION = [
+    pytest.param(
+        kind,
+        shape,
+        marks=_SLOW if (kind, shape) in {("q8_0", "grouped-64"), ("q4_0", "odd-width")} else _EXHAUSTIVE,
+    )
+    for kind in KINDS
+    for shape in sorted(SHAPES)
+    if shape == "grouped-64" or kind in {"q8_0", "q4_0", "q4_K", "f16"}
+]
+CONTEXTS = [
+    pytest.param(kind, tokens, marks=_SLOW if kind == "q8_0" and tokens < 4000 else _EXHAUSTIVE)
+    for kind in ("q8_0", "q4_0", "q6_K", "f16")
+    for tokens in (600, 1100, 4200)
 ]
 PLAIN = Weights(architecture="llama", matrix_types=frozenset({"q8_0"}))
 
@@ -73,25 +90,14 @@ def test_cache_types_are_exact_where_they_are_called_so(models: Path, kv: tuple[
     assert (not differing) == (_label(profile) is None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "shape"),
-    [
-        (kind, shape)
-        for kind in KINDS
-        for shape in sorted(SHAPES)
-        if shape == "grouped-64" or kind in {"q8_0", "q4_0", "q4_K", "f16"}
-    ],
-)
+@pytest.mark.parametrize(("kind", "shape"), REGION)
 def test_the_whole_region_is_exact_on_all_shapes(models: Path, kind: str, shape: str) -> None:
     """Every way, short prompts."""
     ways = tuple(way for way in WAYS if kind not in TWO_ROWS or not way.startswith("n_ubatch"))
     assert not _differing(models, Profile(weights=kind.upper(), shape=shape, prompt_tokens=100), ways)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("prompt_tokens", [600, 1100, 4200])
-@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q6_K", "f16"])
+@pytest.mark.parametrize(("kind", "prompt_tokens"), CONTEXTS)
 def test_the_region_is_exact_over_long_contexts(models: Path, kind: str, prompt_tokens: int) -> None:
     """One way for each kind of choice, up to several thousand tokens."""
     profile = Profile(weights=kind.upper(), prompt_tokens=prompt_tokens)
