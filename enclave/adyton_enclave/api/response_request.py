@@ -13,7 +13,7 @@ from adyton_enclave.api.parameters import RESPONSES, treat
 from adyton_enclave.api.response_format import parse_named_schema
 from adyton_enclave.api.response_items import parse_input
 from adyton_enclave.api.template_options import EFFORTS, TemplateOptions
-from adyton_enclave.api.tools import MAX_TOOLS, Tool, ToolChoice, ToolSet, parse_function
+from adyton_enclave.api.tools import MAX_TOOLS, Tool, ToolChoice, ToolSet, choose, parse_function
 from adyton_enclave.api.types import MAX_TOKENS, MAX_TOP_LOGPROBS, RequestLimits, parse_options
 
 MAX_INCLUDES: Final = 16
@@ -166,34 +166,21 @@ def _tool_set(fields: Fields, tools: tuple[Tool, ...]) -> tuple[ToolSet | None, 
         return None, echo
     if not tools:
         raise fields.wrong("tool_choice", "requires tools")
-    chosen, choice = _choice(fields, value, tools)
+    chosen, choice = choose(fields, "auto" if value is None else value, tools, _wanted)
     return ToolSet(tools=chosen, choice=choice, parallel=parallel is not False), echo
 
 
-def _choice(fields: Fields, value: object, tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], ToolChoice]:
-    if value is None or value == "auto":
-        return tools, ToolChoice.AUTO
-    if value == "required":
-        return tools, ToolChoice.REQUIRED
-    if not isinstance(value, dict):
-        raise fields.wrong("tool_choice", "must be none, auto, required, or an object that names a function")
-    members = Fields(value, "tool_choice")
+def _wanted(members: Fields) -> tuple[list[str], ToolChoice]:
     kind = members.required_text("type", max_chars=64)
     if kind == "function":
-        names, choice = [members.required_text("name")], ToolChoice.REQUIRED
-    elif kind == "allowed_tools":
-        mode = members.required_text("mode", max_chars=16)
-        if mode not in {"auto", "required"}:
-            raise members.wrong("mode", "must be auto or required")
-        allowed = members.array("tools") or []
-        names, choice = [_allowed(members, item, at) for at, item in enumerate(allowed)], ToolChoice(mode)
-    else:
+        return [members.required_text("name")], ToolChoice.REQUIRED
+    if kind != "allowed_tools":
         raise UnsupportedParameter("tool_choice.type: only functions are supported", param="tool_choice.type")
-    members.finish()
-    chosen = tuple(tool for tool in tools if tool.name in names)
-    if not names or len(chosen) != len(set(names)):
-        raise fields.wrong("tool_choice", "names a function that is not among the tools")
-    return chosen, choice
+    mode = members.required_text("mode", max_chars=16)
+    if mode not in {"auto", "required"}:
+        raise members.wrong("mode", "must be auto or required")
+    allowed = members.array("tools") or []
+    return [_allowed(members, item, at) for at, item in enumerate(allowed)], ToolChoice(mode)
 
 
 def _allowed(members: Fields, item: object, at: int) -> str:

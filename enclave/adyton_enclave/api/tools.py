@@ -2,7 +2,7 @@
 """The tools of a request, parsed at the edge: ``tools``, ``tool_choice``, ``parallel_tool_calls``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -76,11 +76,27 @@ def parse_tools(fields: Fields) -> ToolSet | None:
         return None
     if value == "none":
         return None
-    chosen, choice = _choice(fields, value, tools)
+    chosen, choice = choose(fields, value, tools, _wanted)
     return ToolSet(tools=chosen, choice=choice, parallel=parallel is not False)
 
 
-def _choice(fields: Fields, value: object, tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], ToolChoice]:
+def choose(
+    fields: Fields,
+    value: object,
+    tools: tuple[Tool, ...],
+    wanted: Callable[[Fields], tuple[list[str], ToolChoice]],
+) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """Which of the tools may be called, and whether one must be.
+
+    Args:
+        fields: Whom errors name.
+        value: Of ``tool_choice``, attacker-controlled; not ``none``.
+        tools: Those of the request, at least one.
+        wanted: Takes the members of an object that names functions: their names, and whether one must be called.
+
+    Raises:
+        InvalidRequest: ``param`` names the field at fault.
+    """
     if value == "auto":
         return tools, ToolChoice.AUTO
     if value == "required":
@@ -88,27 +104,29 @@ def _choice(fields: Fields, value: object, tools: tuple[Tool, ...]) -> tuple[tup
     if not isinstance(value, dict):
         raise fields.wrong("tool_choice", "must be none, auto, required, or an object that names a function")
     members = Fields(value, "tool_choice")
-    kind = members.required_text("type", max_chars=32)
-    if kind == "function":
-        names = [_named(members)]
-        choice = ToolChoice.REQUIRED
-    elif kind == "allowed_tools":
-        allowed = members.members("allowed_tools")
-        if allowed is None:
-            raise members.wrong("allowed_tools", "is required")
-        mode = allowed.required_text("mode", max_chars=16)
-        if mode not in {"auto", "required"}:
-            raise allowed.wrong("mode", "must be auto or required")
-        choice = ToolChoice(mode)
-        names = [_allowed(allowed, item, at) for at, item in enumerate(allowed.array("tools") or [])]
-        allowed.finish()
-    else:
-        raise UnsupportedParameter("tool_choice.type: only functions are supported", param="tool_choice.type")
+    names, choice = wanted(members)
     members.finish()
     chosen = tuple(tool for tool in tools if tool.name in names)
     if not names or len(chosen) != len(set(names)):
         raise fields.wrong("tool_choice", "names a function that is not among the tools")
     return chosen, choice
+
+
+def _wanted(members: Fields) -> tuple[list[str], ToolChoice]:
+    kind = members.required_text("type", max_chars=32)
+    if kind == "function":
+        return [_named(members)], ToolChoice.REQUIRED
+    if kind != "allowed_tools":
+        raise UnsupportedParameter("tool_choice.type: only functions are supported", param="tool_choice.type")
+    allowed = members.members("allowed_tools")
+    if allowed is None:
+        raise members.wrong("allowed_tools", "is required")
+    mode = allowed.required_text("mode", max_chars=16)
+    if mode not in {"auto", "required"}:
+        raise allowed.wrong("mode", "must be auto or required")
+    names = [_allowed(allowed, item, at) for at, item in enumerate(allowed.array("tools") or [])]
+    allowed.finish()
+    return names, ToolChoice(mode)
 
 
 def _allowed(allowed: Fields, item: object, at: int) -> str:
