@@ -14,7 +14,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp as _bindings
 
 from adyton_enclave.engine.kv_eraser import CellEraser
-from adyton_enclave.engine.llama import KV_TYPES, ContextMemory, LlamaBatch, LlamaModel
+from adyton_enclave.engine.llama import ContextMemory, LlamaBatch, LlamaModel, context_params
 from adyton_enclave.engine.settings import EngineConfig
 from adyton_protocol.errors import ConfigError, EngineStopped
 
@@ -90,26 +90,13 @@ class EmbeddingContext(ContextMemory):
         self._eraser = self._make_eraser()
 
     def _new(self, model: LlamaModel, config: EngineConfig, n_ctx: int, n_batch: int) -> Any:
-        params = _lib.llama_context_default_params()
+        params = context_params(config)
         params.n_ctx = max(n_ctx, n_batch)
         params.n_batch = n_batch
         params.n_ubatch = n_batch
         params.n_seq_max = self.max_texts + 1  # the last is the filler's
-        params.n_threads = config.compute_threads
-        params.n_threads_batch = config.compute_threads
         params.embeddings = True
         params.pooling_type = _lib.LLAMA_POOLING_TYPE_NONE
-        params.flash_attn_type = (
-            _lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
-            if config.flash_attention
-            else _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        )
-        params.type_k = KV_TYPES[config.kv_type_k]
-        params.type_v = KV_TYPES[config.kv_type_v]
-        params.kv_unified = True
-        params.offload_kqv = False
-        params.op_offload = False
-        params.no_perf = True
         context = _lib.llama_init_from_model(model.handle, params)
         if not context:
             raise ConfigError("llama.cpp cannot make a context for embeddings of these sizes")

@@ -82,8 +82,7 @@ class Mailbox:
             if ends and not self.ended:
                 self.ended = True
                 self._failure = failure
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+            self.wake()
 
         return receive
 

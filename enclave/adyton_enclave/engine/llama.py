@@ -316,6 +316,23 @@ class ContextMemory:
             self._context = None
 
 
+def context_params(config: EngineConfig) -> Any:
+    """``llama_context_params`` with what every context has in common: threads, attention, the cache's types."""
+    params = _lib.llama_context_default_params()
+    params.n_threads = config.compute_threads
+    params.n_threads_batch = config.compute_threads
+    params.flash_attn_type = (
+        _lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if config.flash_attention else _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    params.type_k = KV_TYPES[config.kv_type_k]
+    params.type_v = KV_TYPES[config.kv_type_v]
+    params.kv_unified = True
+    params.offload_kqv = False
+    params.op_offload = False
+    params.no_perf = True
+    return params
+
+
 class LlamaContext(ContextMemory):
     """A KV cache and the computation over it. Owned by the loop thread."""
 
@@ -325,7 +342,7 @@ class LlamaContext(ContextMemory):
         Raises:
             ConfigError: llama.cpp refuses these sizes.
         """
-        params = _lib.llama_context_default_params()
+        params = context_params(config)
         params.n_ctx = config.n_ctx_total
         # Beside those that run: the plug that keeps cells in order, the eraser that clears them, what is kept, and
         # the filler, which is the last.
@@ -342,19 +359,6 @@ class LlamaContext(ContextMemory):
         # (llama.cpp asserts that there is one for every sequence id. How many of them one sequence has only
         # matters to its own samplers.)
         params.n_outputs_max = self.n_rows = params.n_seq_max
-        params.n_threads = config.compute_threads
-        params.n_threads_batch = config.compute_threads
-        params.flash_attn_type = (
-            _lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
-            if config.flash_attention
-            else _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        )
-        params.type_k = KV_TYPES[config.kv_type_k]
-        params.type_v = KV_TYPES[config.kv_type_v]
-        params.kv_unified = True
-        params.offload_kqv = False
-        params.op_offload = False
-        params.no_perf = True
         context = _lib.llama_init_from_model(model.handle, params)
         if not context:
             raise ConfigError("llama.cpp cannot make a context of these sizes")
