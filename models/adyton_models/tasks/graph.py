@@ -12,7 +12,7 @@ from enum import StrEnum
 from random import Random  # noqa: TID251 - reproducible data, no secret
 
 MAX_VALUE = 199
-MAX_STEPS = 8
+MAX_STEPS = 14
 
 
 class Operation(StrEnum):

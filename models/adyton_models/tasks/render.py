@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from random import Random  # noqa: TID251 - reproducible data, no secret
 
 from adyton_models.tasks.graph import Node, Operation, equation, generate_graph, signature
-from adyton_models.tasks.splits import Split, split_of
-from adyton_models.tasks.templates import NAMES, TEMPLATE_COUNT, Style, template
+from adyton_models.tasks.splits import SMALLEST_HELD_OUT_GRAPH, Split, split_of_graph, templates_of
+from adyton_models.tasks.templates import NAMES, Style, template
 
 ANSWER_PREFIX = "The answer is:"
 
@@ -33,15 +33,11 @@ class Problem:
     solution: str
     answer: int
     steps: int
+    split: Split
     template: int
     graph: str
     names: tuple[str, ...]
     nodes: tuple[Node, ...]
-
-    @property
-    def split(self) -> Split:
-        """The set this problem belongs to."""
-        return split_of(self.template, self.graph)
 
 
 def _fact(style: Style, node: Node, names: list[str], fields: dict[str, str], target: str) -> str:
@@ -60,14 +56,14 @@ def solution_line(node: Node, name: str, names: list[str], nodes: tuple[Node, ..
 
 
 def build_problem(
-    rng: Random, steps: int, number: int, nodes: tuple[Node, ...], *, shuffle: bool = False
+    rng: Random, split: Split, steps: int, number: int, nodes: tuple[Node, ...], *, shuffle: bool = False
 ) -> Problem:
-    """Word a graph with template `number`; `shuffle` puts the facts in random order."""
+    """Word a graph with template `number`, both of `split`; `shuffle` puts the facts in random order."""
     frame, style = template(number)
     names = rng.sample(NAMES, len(nodes))
     fields = {"n": rng.choice(frame.nouns), "v": frame.said, "x": frame.auxiliary, "i": frame.asked}
     order = list(range(len(nodes)))
-    asked = next(index for index in reversed(order) if not nodes[index].distractor)
+    asked = max(index for index in order if not nodes[index].distractor)
     if any(node.distractor for node in nodes):
         order = _with_distractors_spread(rng, nodes)
     if shuffle:
@@ -75,9 +71,7 @@ def build_problem(
     facts = [_fact(style, nodes[index], names, fields, names[index]) for index in order]
     question = style.question.format(a=names[asked], **fields)
     lines = [
-        solution_line(node, names[index], names, nodes)
-        for index, node in enumerate(nodes)
-        if not node.distractor
+        solution_line(nodes[index], names[index], names, nodes) for index in _solving_order(nodes, order)
     ]
     lines.append(f"{ANSWER_PREFIX} {nodes[asked].value}")
     return Problem(
@@ -85,11 +79,27 @@ def build_problem(
         solution="".join(f" {line}\n" for line in lines).removesuffix("\n"),
         answer=nodes[asked].value,
         steps=steps,
+        split=split,
         template=number,
         graph=signature(nodes),
         names=tuple(names),
         nodes=nodes,
     )
+
+
+def _solving_order(nodes: tuple[Node, ...], said: list[int]) -> list[int]:
+    """The order of a solution: again and again the first needed fact of the text whose references are known.
+
+    With facts in order this is the text's order. With shuffled facts it is the one order that can be followed
+    by looking at the text alone, so that the solution is a function of the problem.
+    """
+    waiting = [index for index in said if not nodes[index].distractor]
+    order: list[int] = []
+    while waiting:
+        index = next(each for each in waiting if set(nodes[each].references) <= set(order))
+        order.append(index)
+        waiting.remove(index)
+    return order
 
 
 def _with_distractors_spread(rng: Random, nodes: tuple[Node, ...]) -> list[int]:
@@ -104,11 +114,11 @@ def _with_distractors_spread(rng: Random, nodes: tuple[Node, ...]) -> list[int]:
 
 def draw(rng: Random, split: Split, steps: int, *, distractors: int = 0, shuffle: bool = False) -> Problem:
     """One problem of `split` with `steps` derived quantities."""
+    number = rng.choice(templates_of(split))
     while True:
         nodes = generate_graph(rng, steps, distractors=distractors)
-        number = rng.randrange(TEMPLATE_COUNT)
-        if split_of(number, signature(nodes)) is split:
-            return build_problem(rng, steps, number, nodes, shuffle=shuffle)
+        if steps < SMALLEST_HELD_OUT_GRAPH or split_of_graph(signature(nodes)) is split:
+            return build_problem(rng, split, steps, number, nodes, shuffle=shuffle)
 
 
 def generate(

@@ -84,6 +84,14 @@ FRAMES: tuple[Frame, ...] = (
     _frame("saved", "save", "coins stamps tickets seeds"),
     _frame("washed", "wash", "bottles baskets apples shells"),
     _frame("ordered", "order", f"{_FOOD} books tickets bricks"),
+    _frame("wants", "want", f"{_FRUIT} {_TOYS} tickets toys", "does"),
+    _frame("borrowed", "borrow", "books maps pencils tools"),
+    _frame("lost", "lose", f"{_TOYS} buttons pencils"),
+    _frame("drew", "draw", "maps stars flowers trees birds"),
+    _frame("sent", "send", "letters cards boxes books"),
+    _frame("kept", "keep", f"{_TOYS} letters tools"),
+    _frame("built", "build", "toys boxes baskets tables"),
+    _frame("brought", "bring", f"{_FRUIT} {_FOOD} tools tables"),
 )
 """Appending a frame adds as many templates as there are styles."""
 
@@ -132,10 +140,55 @@ STYLES: tuple[Style, ...] = (
         difference="Take {b} minus {c}: {a} {v} that many {n}.",
         question="So how many {n} {x} {a} {i}?",
     ),
+    Style(
+        base="There are {k} {n} that {a} {v}.",
+        more="Whatever {b} {v}, {a} {v} {k} more.",
+        fewer="Whatever {b} {v}, {a} {v} {k} fewer.",
+        times="Whatever {b} {v}, {a} {v} {k} times that.",
+        twice="Whatever {b} {v}, {a} {v} twice that.",
+        half="Whatever {b} {v}, {a} {v} half of that.",
+        together="Add what {b} {v} to what {c} {v}: {a} {v} that.",
+        difference="From what {b} {v} take what {c} {v}: {a} {v} that.",
+        question="Tell how many {n} {a} {v}.",
+    ),
+    Style(
+        base="The count of {n} {a} {v} is {k}.",
+        more="The count of {n} {a} {v} is {k} above that of {b}.",
+        fewer="The count of {n} {a} {v} is {k} below that of {b}.",
+        times="The count of {n} {a} {v} is {k} times that of {b}.",
+        twice="The count of {n} {a} {v} is double that of {b}.",
+        half="The count of {n} {a} {v} is half that of {b}.",
+        together="The count of {n} {a} {v} is the sum for {b} and {c}.",
+        difference="The count of {n} {a} {v} is that of {b} less that of {c}.",
+        question="What is the count of {n} {a} {v}?",
+    ),
+    Style(
+        base="It is known that {a} {v} {k} {n}.",
+        more="With {k} more {n}, {b} would match {a}.",
+        fewer="With {k} fewer {n}, {b} would match {a}.",
+        times="With {k} times the {n}, {b} would match {a}.",
+        twice="With twice the {n}, {b} would match {a}.",
+        half="With half the {n}, {b} would match {a}.",
+        together="The {n} of {b} and {c} together would match {a}.",
+        difference="The {n} of {b} minus those of {c} would match {a}.",
+        question="Now, how many {n} {x} {a} {i}?",
+    ),
+    Style(
+        base="{k} {n} is what {a} {v}.",
+        more="{k} plus what {b} {v} is what {a} {v}.",
+        fewer="{k} less than what {b} {v} is what {a} {v}.",
+        times="{k} times what {b} {v} is what {a} {v}.",
+        twice="Twice what {b} {v} is what {a} {v}.",
+        half="Half of what {b} {v} is what {a} {v}.",
+        together="What {b} {v} plus what {c} {v} is what {a} {v}.",
+        difference="What {b} {v} minus what {c} {v} is what {a} {v}.",
+        question="Say how many {n} {a} {v}.",
+    ),
 )
 """Appending a style adds as many templates as there are frames."""
 
 TEMPLATE_COUNT = len(FRAMES) * len(STYLES)
+"""28 frames times 8 styles."""
 
 
 def template(number: int) -> tuple[Frame, Style]:

@@ -19,20 +19,21 @@ from adyton_models.tasks.splits import Split
 from adyton_models.tasks.templates import NAMES
 from adyton_models.tokenizer import BEGIN, END, PADDING, Tokenizer
 
-MAX_ROW_TOKENS = 320
+MAX_ROW_TOKENS = 512
 
 STAGES: tuple[tuple[float, dict[int, float]], ...] = (
     (0.00, {1: 2.0, 2: 1.0}),
-    (0.05, {1: 1.0, 2: 1.0, 3: 1.0}),
-    (0.12, {1: 0.6, 2: 1.0, 3: 1.0, 4: 1.0}),
-    (0.25, {1: 0.4, 2: 1.0, 3: 1.0, 4: 1.0, 5: 1.0}),
-    (0.45, {1: 0.3, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.4, 6: 0.1}),
+    (0.04, {1: 1.0, 2: 1.0, 3: 1.0}),
+    (0.08, {1: 0.6, 2: 1.0, 3: 1.0, 4: 1.0}),
+    (0.14, {1: 0.4, 2: 1.0, 3: 1.0, 4: 1.0, 5: 1.0}),
+    (0.24, {1: 0.3, 2: 0.8, 3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0, 7: 0.5}),
+    (0.36, {1: 0.3, 2: 0.7, 3: 0.9, 4: 1.0, 5: 1.0, 6: 1.0, 7: 0.8, 8: 0.8, 9: 0.6, 10: 0.6}),
 )
 """From which share of the budget on which weight each number of steps has."""
 
-HARDER_FROM = 0.6
-HARDER_SHARE = 0.01
-"""From this share of the budget on, this share of rows each has distractors, or shuffled facts."""
+HARDER: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.14, 0.06), (0.3, 0.12))
+"""From which share of the budget on which share of rows has one or two distractors, and as many shuffled facts;
+a quarter as many have both."""
 
 DRILLS: tuple[tuple[float, float, float], ...] = ((0.0, 0.2, 0.1), (0.4, 0.08, 0.02), (0.7, 0.03, 0.01))
 """From which share of the budget on which share of rows are bare equations, and bare look-ups: such rows hold
@@ -178,9 +179,10 @@ class Stream:
         return self._row(rng, steps, progress)
 
     def _row(self, rng: Random, steps: int, progress: float) -> Row:
-        dice = rng.random() if progress >= HARDER_FROM else 1.0
-        distractors = rng.randint(1, 2) if dice < HARDER_SHARE else 0
-        shuffle = HARDER_SHARE <= dice < 2 * HARDER_SHARE
+        share = next(share for start, share in reversed(HARDER) if progress >= start)
+        dice = rng.random()
+        distractors = rng.randint(1, 2) if dice < 1.25 * share else 0
+        shuffle = share <= dice < 2.25 * share
         while True:
             problem = draw(rng, Split.TRAIN, steps, distractors=distractors, shuffle=shuffle)
             ids, prompt_tokens = encode_row(self.tokenizer, problem)

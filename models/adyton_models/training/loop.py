@@ -40,7 +40,7 @@ class Plan:
     layers: int = 4
     heads: int = 8
     feed_forward: int = 512
-    batch_tokens: int = 1280
+    batch_tokens: int = 2048
     """In each process."""
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
@@ -221,7 +221,9 @@ class Trainer:
 
     def evaluate(self, loss: float) -> dict[str, Any]:
         """Measure on validation problems and append a line to `curve.jsonl`."""
-        accuracy = forced_accuracy(self.model, self.tokenizer, Split.VALIDATION, n=64, steps=(1, 2, 3, 4, 5))
+        accuracy = forced_accuracy(
+            self.model, self.tokenizer, Split.VALIDATION, n=48, steps=(1, 2, 4, 6, 8, 10)
+        )
         line = {
             "minutes": round(self.progress.used_s / 60, 2),
             "steps": self.progress.steps,

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generation of word problems: reproducible, solvable, in disjoint splits."""
 
+import re
 import subprocess
 import sys
+from itertools import combinations
+from random import Random  # noqa: TID251 - reproducible data, no secret
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adyton_models.tasks import Problem, Split, generate, read_problem
 from adyton_models.tasks.graph import MAX_STEPS, MAX_VALUE, Operation
+from adyton_models.tasks.render import draw
+from adyton_models.tasks.splits import belongs, templates_of
 from adyton_models.tasks.templates import FRAMES, STYLES, TEMPLATE_COUNT, template
 
 VARIANTS = ({}, {"distractors": 2}, {"shuffle": True}, {"distractors": 1, "shuffle": True})
@@ -67,27 +74,48 @@ def test_every_fact_of_a_plain_problem_is_needed() -> None:
         assert needed == set(range(len(problem.nodes)))
 
 
-def test_splits_share_no_pair_of_template_and_graph() -> None:
-    """No test or validation problem has both the wording and the structure of a training problem."""
-
-    def pairs(split: Split) -> set[tuple[int, str]]:
-        return {(p.template, p.graph) for p in generate(split, 1, 1500, (1, 2, 3, 4, 5))}
-
-    train, validation, test = (pairs(split) for split in Split)
-    assert not train & test
-    assert not train & validation
-    assert not validation & test
+def test_splits_share_no_template_and_no_graph() -> None:
+    """No problem of one set has the wording of another set's; from three steps on, nor the structure."""
+    drawn = {split: list(generate(split, 1, 1500, tuple(range(1, 11)), distractors=1)) for split in Split}
+    for one, other in combinations(Split, 2):
+        assert not {p.template for p in drawn[one]} & {p.template for p in drawn[other]}
+        graphs = [{p.graph for p in drawn[split] if p.steps >= 3} for split in (one, other)]
+        assert not graphs[0] & graphs[1]
 
 
-def test_generated_problems_are_of_the_split_asked_for() -> None:
-    """The split is a function of the problem, not of who asked."""
-    for split in Split:
-        assert {p.split for p in generate(split, 9, 50)} == {split}
+def test_every_template_belongs_to_one_split() -> None:
+    """The sets of templates are disjoint, and together they are all templates."""
+    assert sorted(number for split in Split for number in templates_of(split)) == list(range(TEMPLATE_COUNT))
+
+
+@given(st.sampled_from(Split), st.integers(0, 10_000), st.integers(1, MAX_STEPS), st.booleans())
+def test_generated_problems_are_of_the_split_asked_for(
+    split: Split, seed: int, steps: int, shuffle: bool
+) -> None:
+    """Whatever is drawn, its template and graph are those of the set it is drawn for, and of no other."""
+    problem = draw(Random(seed), split, steps, shuffle=shuffle)
+    assert problem.split is split
+    assert belongs(split, problem.template, problem.graph, steps)
+    assert not any(
+        belongs(other, problem.template, problem.graph, steps) for other in Split if other is not split
+    )
+
+
+def test_a_solution_follows_the_order_of_the_text() -> None:
+    """Each line is the first needed fact of the text, not yet used, whose references are known by then."""
+    for problem in generate("train", 4, 200, tuple(range(1, 11)), distractors=1, shuffle=True):
+        facts = read_problem(problem.text)
+        lines = [re.split("[ :]", line.strip())[0] for line in problem.solution.splitlines()[:-1]]
+        known: list[str] = []
+        for name in lines:
+            ready = [each for each in facts.by_name if each in set(lines) - set(known)]
+            assert name == next(each for each in ready if set(facts.by_name[each].references) <= set(known))
+            known.append(name)
 
 
 def test_templates_are_distinct_and_enough() -> None:
     """Every number is another pair of frame and style, and wordings differ between styles."""
-    assert TEMPLATE_COUNT >= 60
+    assert TEMPLATE_COUNT >= 200
     assert len({template(number) for number in range(TEMPLATE_COUNT)}) == TEMPLATE_COUNT
     for field in ("base", "more", "fewer", "times", "together", "difference", "question"):
         wordings = {getattr(style, field) for style in STYLES}
