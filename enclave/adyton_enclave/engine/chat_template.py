@@ -109,6 +109,21 @@ class ChatTemplate:
         )
         return self._tokenize(rendered, str.maketrans({v: k for k, v in stand_ins.items()}))
 
+    def render_trusted(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text of a conversation that is nobody's but the operator's, without an opening for an answer.
+
+        Raises:
+            InvalidRequest: The template refuses the conversation.
+        """
+        return self._render(
+            {
+                "messages": [dict(message) for message in messages],
+                "bos_token": self._model.token_text(self._model.bos),
+                "eos_token": self._model.token_text(self._model.eos),
+                "add_generation_prompt": False,
+            }
+        )
+
     def _stand_ins(self, untrusted: object) -> dict[str, str]:
         """A private-use character for every edge character, none of which occurs in the request."""
         taken = _characters(untrusted) | self._source_characters

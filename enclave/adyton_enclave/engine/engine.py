@@ -127,8 +127,10 @@ class Engine:
         try:
             for spec in self._specs:
                 model = self._models[spec.name] = LoadedModel(spec, self._config)
-                if spec.generates:
-                    lane = self._lanes[spec.name] = Lane(model.llama, self._config, clock=self._clock)
+                if spec.decodes:
+                    lane = self._lanes[spec.name] = Lane(
+                        model.llama, self._config, hidden_states=spec.hidden_states, clock=self._clock
+                    )
                     self._stations[spec.name] = lane
                     pool.attach(lane.context)
                     self._statuses[spec.name] = lane.status
@@ -164,13 +166,16 @@ class Engine:
 
         Raises:
             UnknownModel: No such model.
-            UnsuitableModel: It only makes embeddings.
+            UnsuitableModel: It only makes embeddings, or only judges answers.
             InvalidRequest: Token ids outside the vocabulary, or a prefix of a choice that cannot be.
             ContextOverflow: Prompt and answer cannot fit; no work was done.
             QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
             EngineStopped: The engine is not running.
         """
-        self._check(request, self._generator(request.model))
+        model = self._decoder(request.model)
+        if not model.generates:
+            raise UnsuitableModel("this model judges answers and gives none", param="model")
+        self._check(request, model)
         mailbox = self._enter(request, Mailbox, ChoiceGroup)[0]
         return Generation(request, mailbox, self._notify)
 
@@ -188,7 +193,7 @@ class Engine:
             QueueFull: Too many requests wait; ``retry_after_s`` says when to come back.
             EngineStopped: The engine is not running.
         """
-        model = self._generator(request.model)
+        model = self._decoder(request.model)
         if request.n != 1:
             raise InvalidRequest("a tree grows from one choice", param="n")
         self._check(request, model)
@@ -205,7 +210,7 @@ class Engine:
             Cancelled: The time limit passed.
             EngineError: What else went wrong.
         """
-        model = self._generator(request.model)
+        model = self._decoder(request.model)
         if len(request.token_ids) > model.n_ctx:
             raise ContextOverflow(
                 f"there are {len(request.token_ids)} tokens, but the context holds {model.n_ctx}"
@@ -226,11 +231,11 @@ class Engine:
 
     def _plant(self, request: GenerationRequest, model: LoadedModel) -> Tree:
         mailbox, group = self._enter(request, TreeMailbox, TreeGroup)
-        return Tree(Link(group, mailbox, model.n_vocab, self._send, self._notify))
+        return Tree(Link(group, mailbox, model, self._send, self._notify))
 
-    def _generator(self, name: str) -> LoadedModel:
+    def _decoder(self, name: str) -> LoadedModel:
         model = self._find(name)
-        if not model.generates:
+        if not (model.generates or model.scores):
             raise UnsuitableModel("this model only makes embeddings", param="model")
         return model
 

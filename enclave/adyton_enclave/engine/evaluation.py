@@ -23,11 +23,13 @@ class Question:
         positions: Where; distinct, at least one, ascending. Negative ones count from the end.
         label_ids: Tokens whose raw logits to report at every position.
         n_top: How many of the highest logits to report at every position.
+        hidden: Report the hidden state at every position, for a model that was loaded with ``hidden_states``.
     """
 
     positions: tuple[int, ...]
     label_ids: tuple[int, ...] = ()
     n_top: int = 0
+    hidden: bool = False
 
     def __post_init__(self) -> None:
         """Check what needs no sequence."""
@@ -72,6 +74,8 @@ class Evaluation:
         logsumexp: Of all raw logits, float64, shape ``(n_positions,)``: a logit less this is a log-probability.
         top_ids: Tokens with the highest logits, best first, ties by id, int64, shape ``(n_positions, n_top)``.
         top_logits: Their raw logits, float32, same shape.
+        hidden: What the last norm gives, which the output matrix turns into logits, float32, shape
+            ``(n_positions, width)``; of width 0 unless it was asked for.
     """
 
     positions: tuple[int, ...]
@@ -80,6 +84,7 @@ class Evaluation:
     logsumexp: npt.NDArray[np.float64] = field(repr=False)
     top_ids: npt.NDArray[np.int64] = field(repr=False)
     top_logits: npt.NDArray[np.float32] = field(repr=False)
+    hidden: npt.NDArray[np.float32] = field(repr=False)
 
     @property
     def label_logprobs(self) -> npt.NDArray[np.float64]:

@@ -14,6 +14,7 @@ from adyton_enclave.engine.drawing import Drawer
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.kv_cache import OrderedKvCache
 from adyton_enclave.engine.llama import LlamaContext, LlamaModel, NoKvSlot
+from adyton_enclave.engine.outputs import Outputs
 from adyton_enclave.engine.prefill_share import PrefillShare
 from adyton_enclave.engine.prefix_cache import PrefixCache
 from adyton_enclave.engine.request import TokenLogprob
@@ -43,12 +44,17 @@ class Lane:
     """The loop's state for one model."""
 
     def __init__(
-        self, model: LlamaModel, config: EngineConfig, *, clock: Callable[[], float] = time.monotonic
+        self,
+        model: LlamaModel,
+        config: EngineConfig,
+        *,
+        hidden_states: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Allocate the context; ``clock`` counts seconds."""
+        """Allocate the context, one that keeps ``hidden_states`` on request; ``clock`` counts seconds."""
         self.model = model
         self._clock = clock
-        self.context = LlamaContext(model, config)
+        self.context = LlamaContext(model, config, hidden_states=hidden_states)
         self.budget = KvBudget(self.context.n_cells)
         self._cache = OrderedKvCache(self.context, self.budget, config.max_sequences)
         # The first ids run, then come the plug and the eraser.
@@ -123,7 +129,7 @@ class Lane:
             self._cache.prepare(count)
             started_s = self._clock()
             try:
-                rows = self._runner.run(work)
+                outputs = self._runner.run(work)
             except NoKvSlot as error:
                 self._mistrust_books(error)
             else:
@@ -134,8 +140,8 @@ class Lane:
                 self._scheduler.advance(work)
                 drawing = [item.sequence for item in work if item.wants_logits]
                 if any(item.sequence.probe is not None for item in work):
-                    rows = self._measure(work, rows)
-                self._draw(drawing, rows)
+                    outputs = self._measure(work, outputs)
+                self._draw(drawing, outputs.logits)
         if self._unstarted:
             self._unstarted = {key: group for key, group in self._unstarted.items() if not group.started}
 
@@ -204,15 +210,15 @@ class Lane:
             raise EngineStopped("llama.cpp has no cells in an empty cache") from error
         self.budget.total = self.budget.used
 
-    def _measure(self, work: list[Work], rows: Logits) -> Logits:
+    def _measure(self, work: list[Work], outputs: Outputs) -> Outputs:
         """Let probes read their rows; return the others, in order."""
-        probing: list[tuple[Sequence, Logits]] = []
+        probing: list[tuple[Sequence, Outputs]] = []
         others: list[int] = []
         begin = 0
         for item in work:
             if item.sequence.probe is not None:
                 end = begin + len(item.probed)
-                probing.append((item.sequence, rows[begin:end]))
+                probing.append((item.sequence, outputs.rows(slice(begin, end))))
                 begin = end
             elif item.wants_logits:
                 others.append(begin)
@@ -227,7 +233,7 @@ class Lane:
                 self._scheduler.pause(sequence)
                 sequence.report()
                 self._touched[id(sequence.group)] = sequence.group
-        return rows[others]
+        return outputs.rows(others)
 
     def _draw(self, sequences: Seq[Sequence], rows: Logits) -> None:
         for sequence, drawn in zip(sequences, self._drawer.draw(sequences, rows), strict=True):

@@ -41,6 +41,8 @@ KV_TYPES: Final[dict[KvType, int]] = {
 }
 _CONTROL_ATTRIBUTES: Final[int] = _lib.LLAMA_TOKEN_ATTR_CONTROL | _lib.LLAMA_TOKEN_ATTR_UNKNOWN
 _NO_KV_SLOT: Final = 1
+_MARK: Final = "\x01"
+"""A character that no token but its own byte's has in it."""
 
 
 class NoKvSlot(OutOfMemory):
@@ -165,6 +167,29 @@ class LlamaModel:
         if count < 0:
             raise EngineStopped("llama.cpp made more tokens than the text has bytes")
         return list(buffer[:count])
+
+    def tokenize_on(self, text: str) -> list[int]:
+        """Token ids of text (attacker-controlled) that goes on after other text.
+
+        Vocabularies after SentencePiece put a space in front of a text; here none is put.
+
+        Raises:
+            ConfigError: The vocabulary merges control characters with text, so that there is no telling.
+        """
+        begin = self._mark_ids
+        if not begin:
+            return self.tokenize(text, add_special=False, parse_special=False)
+        return self.tokenize(_MARK + text, add_special=False, parse_special=False)[len(begin) :]
+
+    @cached_property
+    def _mark_ids(self) -> tuple[int, ...]:
+        """What the vocabulary makes of a mark that stands before text; empty where text needs no mark."""
+        plain = self.tokenize("a", add_special=False, parse_special=False)
+        if b"".join(self.pieces[token_id] for token_id in plain) == b"a":
+            return ()
+        if sum(_MARK.encode() in piece for piece in self.pieces) > 1:
+            raise ConfigError("the vocabulary has tokens that join control characters with text")
+        return tuple(self.tokenize(_MARK, add_special=False, parse_special=False))
 
     def close(self) -> None:
         """Free the weights. Idempotent; no context may be left."""
@@ -333,15 +358,32 @@ def context_params(config: EngineConfig) -> Any:
     return params
 
 
-class LlamaContext(ContextMemory):
-    """A KV cache and the computation over it. Owned by the loop thread."""
+HIDDEN_STEP_TOKENS: Final = 128
+"""Most tokens in a step of a context that keeps hidden states. llama.cpp then computes, and keeps room for, the logits
+and the hidden state of each of them, so that more would cost memory."""
 
-    def __init__(self, model: LlamaModel, config: EngineConfig) -> None:
+
+class LlamaContext(ContextMemory):
+    """A KV cache and the computation over it. Owned by the loop thread.
+
+    Attributes:
+        n_batch: Most tokens in one step.
+        n_rows: Most rows of outputs in one step.
+        outputs_all: True when every token has a row, wanted or not, because hidden states are kept.
+    """
+
+    def __init__(self, model: LlamaModel, config: EngineConfig, *, hidden_states: bool = False) -> None:
         """Allocate everything now, so that serving allocates nothing.
+
+        Args:
+            model: The weights.
+            config: Sizes.
+            hidden_states: Keep the hidden state of every token of a step beside its logits.
 
         Raises:
             ConfigError: llama.cpp refuses these sizes.
         """
+        self.outputs_all = hidden_states
         params = context_params(config)
         params.n_ctx = config.n_ctx_total
         # Beside those that run: the plug that keeps cells in order, the eraser that clears them, what is kept, and
@@ -350,6 +392,8 @@ class LlamaContext(ContextMemory):
         fills = config.batch_invariant and model.weights.needs_two_rows
         self._filler = params.n_seq_max - 1 if fills else None
         self.n_batch = min(config.n_batch, config.n_ctx_total - fills)
+        if hidden_states:
+            self.n_batch = min(self.n_batch, max(HIDDEN_STEP_TOKENS, config.max_sequences))
         params.n_batch = self.n_batch + fills
         # The filler of a full step must not start a micro-batch of its own.
         params.n_ubatch = config.n_ubatch if config.n_ubatch < self.n_batch else params.n_batch
@@ -359,11 +403,18 @@ class LlamaContext(ContextMemory):
         # (llama.cpp asserts that there is one for every sequence id. How many of them one sequence has only
         # matters to its own samplers.)
         params.n_outputs_max = self.n_rows = params.n_seq_max
+        if hidden_states:
+            # What ``embeddings`` means to llama.cpp: all tokens are outputs. No pooling: one state for each.
+            params.embeddings = True
+            params.pooling_type = _lib.LLAMA_POOLING_TYPE_NONE
+            self.n_rows = self.n_batch
+            params.n_outputs_max = max(params.n_batch, params.n_seq_max)
         context = _lib.llama_init_from_model(model.handle, params)
         if not context:
             raise ConfigError("llama.cpp cannot make a context of these sizes")
         super().__init__(context)
         self._n_vocab = model.n_vocab
+        self.width = model.width
         self._n_outputs = int(params.n_outputs_max)
         self._logits_at: int | None = None
         self._logits = np.empty((0, self._n_vocab), dtype=np.float32)
@@ -404,6 +455,17 @@ class LlamaContext(ContextMemory):
             self._logits = np.ctypeslib.as_array(pointer, (self._n_outputs, self._n_vocab))
             self._logits_at = address
         return self._logits[:n_rows]
+
+    def hidden(self, n_rows: int) -> npt.NDArray[np.float32]:
+        """Hidden states of the first ``n_rows`` tokens of the last batch, in its order; shape ``(n_rows, width)``.
+
+        A view of llama.cpp's buffer, which may be written to: valid until the next :meth:`decode`.
+        """
+        pointer = _lib.llama_get_embeddings(self._context)
+        if not pointer:
+            raise EngineStopped("llama.cpp has no hidden states")
+        rows: npt.NDArray[np.float32] = np.ctypeslib.as_array(pointer, (n_rows * self.width,))
+        return rows.reshape(n_rows, self.width)
 
     def compact(self) -> None:
         """Close all holes between occupied cells, keeping their order and their sharing.

@@ -25,6 +25,8 @@ class LoadedModel:
         n_ctx: Most tokens of prompt and answer together.
         n_vocab: Size of the vocabulary.
         generates: Whether it answers.
+        scores: Whether it judges answers.
+        hidden_width: Length of the hidden states that evaluations can report; 0 when they can report none.
         embedding_width: Length of its vectors; 0 when it makes none.
         dialect: How the model marks tool calls and reasoning.
         defaults: Sampling for requests that leave it out.
@@ -40,14 +42,14 @@ class LoadedModel:
                 requires it.
         """
         self.llama = LlamaModel(spec.path, spec.sha256, batch_invariant=config.batch_invariant)
-        limit = min(self.llama.n_ctx_train, config.n_ctx_total) if spec.generates else self.llama.n_ctx_train
+        limit = min(self.llama.n_ctx_train, config.n_ctx_total) if spec.decodes else self.llama.n_ctx_train
         if not 1 < spec.n_ctx <= limit:
             self.llama.close()
             raise ConfigError(
                 f"model {spec.name!r}: n_ctx must lie between 2 and the smaller of the model's "
                 f"{self.llama.n_ctx_train} and engine.n_ctx_total, {config.n_ctx_total}"
             )
-        if spec.generates and (reason := self.llama.why_not_generate) is not None:
+        if spec.decodes and (reason := self.llama.why_not_generate) is not None:
             self.llama.close()
             raise ConfigError(f"model {spec.name!r} cannot be served for generation: {reason}")
         self.why_inexact = why_inexact(self.llama.weights, config)
@@ -64,6 +66,8 @@ class LoadedModel:
         self.n_ctx = spec.n_ctx
         self.n_vocab = self.llama.n_vocab
         self.generates = spec.generates
+        self.scores = spec.scores
+        self.hidden_width = self.llama.width if spec.hidden_states else 0
         self.embedding_width = self.llama.width if spec.embeddings else 0
         self.defaults = spec.sampling
         self.identity = identity_of(spec, config)
@@ -118,6 +122,18 @@ class LoadedModel:
         return self._template.apply(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, options=options
         )
+
+    def render_trusted(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text that the chat template makes of a conversation, control tokens spelt out.
+
+        SECURITY: for conversations of the operator's alone. Text of callers could write turns of its own.
+
+        Raises:
+            InvalidRequest: The model has no template, or the conversation does not fit it.
+        """
+        if self._template is None:
+            raise InvalidRequest("this model has no chat template", param="messages")
+        return self._template.render_trusted(messages)
 
     async def compile_grammar(self, lark: str, *, param: str) -> Constraint:
         """A constraint for answers of this model; see ``grammar``.

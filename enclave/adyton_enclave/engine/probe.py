@@ -1,20 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what an evaluation asks for out of rows of logits, a few rows at a time as steps compute them."""
+"""Reads what an evaluation asks for out of rows of outputs, a few rows at a time as steps compute them."""
 
 from bisect import bisect_left
 from collections.abc import Sequence as Seq
 
 import numpy as np
+import numpy.typing as npt
 
 from adyton_enclave.engine.evaluation import Evaluation, Question
 from adyton_enclave.engine.noise import TokenIds
+from adyton_enclave.engine.outputs import Outputs
 from adyton_enclave.engine.sampler import Logits, at_least_top_k
 
 
 class Probe:
     """One evaluation under way. Owned by the loop thread."""
 
-    __slots__ = ("_count", "_label_ids", "_label_logits", "_n_top", "_next", "_norms", "_top", "positions")
+    __slots__ = (
+        "_count",
+        "_hidden",
+        "_label_ids",
+        "_label_logits",
+        "_n_top",
+        "_next",
+        "_norms",
+        "_top",
+        "_wants_hidden",
+        "positions",
+    )
 
     def __init__(self, question: Question, length: int) -> None:
         """Start with nothing read.
@@ -36,6 +49,8 @@ class Probe:
             np.empty((rows, question.n_top), dtype=np.intp),
             np.empty((rows, question.n_top), np.float32),
         )
+        self._wants_hidden = question.hidden
+        self._hidden: list[npt.NDArray[np.float32]] = []
 
     @property
     def first(self) -> int:
@@ -53,9 +68,13 @@ class Probe:
         wanted = self.within(start, count)
         return count if len(wanted) <= rows else wanted[rows]
 
-    def read(self, rows: Logits, token_ids: Seq[int]) -> bool:
-        """Take the next rows, shape ``(n, n_vocab)``; False if they are no numbers."""
-        for row in rows:
+    def read(self, outputs: Outputs, token_ids: Seq[int]) -> bool:
+        """Take the next rows; False if they are no numbers."""
+        if self._wants_hidden:
+            if not np.isfinite(outputs.hidden).all():
+                return False
+            self._hidden += [row.copy() for row in outputs.hidden]
+        for row in outputs.logits:
             values = row.astype(np.float64)
             peak = values.max()
             if not np.isfinite(peak):
@@ -82,6 +101,7 @@ class Probe:
             logsumexp=self._norms,
             top_ids=self._top[0].astype(np.int64),
             top_logits=self._top[1],
+            hidden=np.stack(self._hidden) if self._hidden else np.empty((len(self.positions), 0), np.float32),
         )
 
 

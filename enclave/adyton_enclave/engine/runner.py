@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a step's plan into one ``llama_decode`` and hands back the rows of logits it asked for."""
+"""Turns a step's plan into one ``llama_decode`` and hands back the rows of outputs it asked for."""
 
 from collections.abc import Sequence
 
 from adyton_enclave.engine.llama import LlamaBatch, LlamaContext
-from adyton_enclave.engine.sampler import Logits
+from adyton_enclave.engine.outputs import Outputs
 from adyton_enclave.engine.scheduler import Work
 
 
@@ -16,12 +16,12 @@ class BatchRunner:
         self._context = context
         self._batch = LlamaBatch(context.n_batch)
 
-    def run(self, work: Sequence[Work]) -> Logits:
+    def run(self, work: Sequence[Work]) -> Outputs:
         """Compute the work.
 
         Returns:
-            One row for each item that ``wants_logits`` and for each position that a probe reads, in order: shape
-            ``(n, n_vocab)``, a view that the next call overwrites.
+            One row for each item that ``wants_logits`` and for each position that a probe reads, in order; views
+            that the next call overwrites, if not copies.
 
         Raises:
             NoKvSlot: Nothing was computed and nothing changed.
@@ -29,12 +29,25 @@ class BatchRunner:
         """
         batch = self._batch
         batch.clear()
-        n_rows = 0
+        rows: list[int] = []
         for item in work:
             wants = item.wants_logits
             token_ids = item.sequence.token_ids[item.start : item.start + item.count]
             at = () if item.sequence.probe is None else item.probed
-            batch.add(token_ids, item.start, item.sequence.seq_id, wants_logits=wants, at=at)
-            n_rows += wants + len(at)
+            rows += (batch.n_tokens + offset for offset in at)
+            if wants:
+                rows.append(batch.n_tokens + item.count - 1)
+            if self._context.outputs_all:
+                batch.add(
+                    token_ids, item.start, item.sequence.seq_id, wants_logits=False, at=range(item.count)
+                )
+            else:
+                batch.add(token_ids, item.start, item.sequence.seq_id, wants_logits=wants, at=at)
         self._context.decode(batch)
-        return self._context.logits(n_rows)
+        if not self._context.outputs_all:
+            return Outputs.of(self._context.logits(len(rows)))
+        hidden = self._context.hidden(batch.n_tokens)
+        found = Outputs(self._context.logits(batch.n_tokens), hidden).rows(rows)
+        # SECURITY: llama.cpp would keep them until the next step, and hidden states are as good as the text.
+        hidden[:] = 0.0
+        return found

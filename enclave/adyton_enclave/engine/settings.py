@@ -112,6 +112,8 @@ class ModelSpec:
         sha256: Expected digest of the whole file: 64 lower-case hex digits, with or without ``sha256:``.
         n_ctx: Most tokens of prompt and answer together, per sequence.
         generates: Give it a KV cache and let it answer.
+        scores: Give it a KV cache and let it judge answers; what only scores answers nobody.
+        hidden_states: Keep hidden states beside logits, for scorers with a head of their own.
         embeddings: Give it a second, small context and let it make vectors.
         sampling: Defaults for what a request leaves out; part of the model identity.
     """
@@ -121,5 +123,12 @@ class ModelSpec:
     sha256: str
     n_ctx: int
     generates: bool = True
+    scores: bool = False
+    hidden_states: bool = False
     embeddings: bool = False
     sampling: SamplingParams = field(default_factory=SamplingParams)
+
+    @property
+    def decodes(self) -> bool:
+        """True when it needs a KV cache."""
+        return self.generates or self.scores

@@ -33,6 +33,7 @@ from typing import Final, Self, TypeVar
 from adyton_enclave.engine.doorbell import Doorbell
 from adyton_enclave.engine.evaluation import Evaluation, Question
 from adyton_enclave.engine.generation import abandon
+from adyton_enclave.engine.loaded_model import LoadedModel
 from adyton_enclave.engine.request import GenerationRequest, Usage
 from adyton_enclave.engine.tree_group import Extension, Order, Result, TreeGroup
 from adyton_protocol.errors import (
@@ -175,7 +176,7 @@ class Branch:
 
         Raises:
             LocalProtocolError: The branch is busy or was pruned.
-            InvalidRequest: A position or a label that does not exist.
+            InvalidRequest: A position or a label that does not exist, or hidden states that are not kept.
             Cancelled: The tree was closed or the branch pruned meanwhile, or the tree's time is up.
             EngineError: What else ended the tree.
         """
@@ -183,6 +184,8 @@ class Branch:
         self._link.check_token_ids(question.label_ids)
         if question.n_top > self._link.n_vocab:
             raise InvalidRequest("more top logits than tokens in the vocabulary")
+        if question.hidden and not self._link.hidden_width:
+            raise InvalidRequest("this model was loaded without hidden states")
         length = len(self._token_ids)
         if not all(-length <= position < length for position in question.positions):
             raise InvalidRequest("a position lies outside the branch")
@@ -314,7 +317,7 @@ class Link:
         self,
         group: TreeGroup,
         mailbox: TreeMailbox,
-        n_vocab: int,
+        model: LoadedModel,
         send: Callable[[Order], None],
         notify: Callable[[], None],
     ) -> None:
@@ -323,12 +326,13 @@ class Link:
         Args:
             group: The tree in the loop; nothing that changes is touched here.
             mailbox: Where its results come.
-            n_vocab: Of its model.
+            model: What it is about.
             send: Puts an order into the engine's inbox.
             notify: Wakes the loop thread.
         """
         self.request = group.request
-        self.n_vocab = n_vocab
+        self.n_vocab = model.n_vocab
+        self.hidden_width = model.hidden_width
         self.mailbox = mailbox
         self._group = group
         self._send = send

@@ -11,6 +11,7 @@ from engine_calls import answers, request, until
 from tiny_gguf import TinyModel, make_tiny_gguf
 
 from adyton_enclave.engine import Engine, Evaluation, EvaluationRequest, Question
+from adyton_enclave.engine.outputs import Outputs
 from adyton_enclave.engine.probe import Probe
 from adyton_protocol.errors import (
     Cancelled,
@@ -192,8 +193,10 @@ def test_rows_that_were_read_before_a_preemption_are_not_read_again() -> None:
     """The tokens are computed again; their logits are not wanted twice, and a step takes no more rows than it may."""
     probe = Probe(Question(positions=(9, 1, 5), label_ids=(0,)), 10)
     assert (probe.within(0, 10), probe.fit(0, 10, 2), probe.first) == ([1, 5, 9], 9, 1)
-    assert probe.read(np.zeros((1, 4), dtype=np.float32), [0] * 10)
+    assert probe.read(Outputs.of(np.zeros((1, 4), dtype=np.float32)), [0] * 10)
     assert (probe.within(0, 10), probe.fit(0, 10, 1), probe.fit(2, 3, 0), probe.first) == ([5, 9], 9, 3, 5)
-    assert probe.read(np.zeros((2, 4), dtype=np.float32), [0] * 10)
+    assert probe.read(Outputs.of(np.zeros((2, 4), dtype=np.float32)), [0] * 10)
     assert (probe.within(0, 10), probe.first) == ([], 10)
-    assert not Probe(Question(positions=(0,)), 1).read(np.full((1, 4), np.nan, dtype=np.float32), [0])
+    assert not Probe(Question(positions=(0,)), 1).read(
+        Outputs.of(np.full((1, 4), np.nan, dtype=np.float32)), [0]
+    )

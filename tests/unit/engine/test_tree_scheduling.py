@@ -22,6 +22,7 @@ from adyton_enclave.engine.choice import ChoiceGroup
 from adyton_enclave.engine.doorbell import Doorbell
 from adyton_enclave.engine.generation import Mailbox
 from adyton_enclave.engine.kv_budget import KvBudget
+from adyton_enclave.engine.outputs import Outputs
 from adyton_enclave.engine.prefix_cache import PrefixCache
 from adyton_enclave.engine.request import Priority
 from adyton_enclave.engine.scheduler import PATIENCE_STEPS, Scheduler, Work
@@ -319,7 +320,9 @@ class Interleavings(RuleBasedStateMachine):
         for sequence, draws, probed in layout:
             mine, rows = rows[: draws + probed], rows[draws + probed :]
             if sequence.probe is not None:
-                assert sequence.probe.read(np.array(mine).reshape(-1, N_VOCAB), sequence.token_ids)
+                assert sequence.probe.read(
+                    Outputs.of(np.array(mine).reshape(-1, N_VOCAB)), sequence.token_ids
+                )
                 if not sequence.n_remaining:
                     self.scheduler.pause(sequence)
                     sequence.report()
