@@ -5,6 +5,14 @@
 
     AdytonError                       code, fault, retry_safe
     ├── ConfigError                   a configuration, policy or catalog file is unusable
+    │   └── ModelFileError            a model file is malformed, hostile or another one: check
+    │       └── SealedModelError      a sealed model cannot be opened
+    │           ├── SealedModelMalformed    not a sealed model, or of a version not known here
+    │           ├── WrongModelKey           sealed under another key
+    │           ├── SealedModelTruncated    shorter or longer than its header says
+    │           ├── SealedModelAltered      header or chunk: changed, moved, or from another file
+    │           ├── SealedModelRolledBack   older than the configuration demands
+    │           └── SealedModelMismatch     the file says that it holds another model
     ├── AttestationError              evidence was not accepted
     │   ├── MalformedEvidence         bytes that are not a report, a quote or a keyset
     │   ├── EndorsementError          certificates, CRLs, TCB info: missing, forged, expired
@@ -27,6 +35,7 @@
         ├── ContextOverflow           prompt and answer cannot fit
         ├── QueueFull                 retry_after_s says when
         ├── OutOfMemory
+        ├── ModelKeyMissing           a sealed model's key has not been released yet
         ├── Cancelled
         │   └── DeadlineExceeded      the caller's time limit, or the operator's, has passed
         └── EngineStopped             the engine died or is shutting down
@@ -63,6 +72,71 @@ class ConfigError(AdytonError):
 
     code = "config"
     fault: ClassVar[Fault] = "operator"
+
+
+class ModelFileError(ConfigError):
+    """A model file is malformed, asks for something absurd, or is not the one that was expected.
+
+    Attributes:
+        check: Name of the check that refused it; ``docs/model-identity.md`` lists them.
+    """
+
+    code = "model-file"
+
+    def __init__(self, message: str, *, check: str) -> None:
+        """Keep the name of the check beside the message."""
+        super().__init__(message)
+        self.check = check
+
+
+class SealedModelError(ModelFileError):
+    """A sealed model cannot be opened. The check is the code of the class."""
+
+    code = "sealed-model"
+
+    def __init__(self, message: str) -> None:
+        """Take the code of the class as the name of the check."""
+        super().__init__(message, check=self.code)
+
+
+class SealedModelMalformed(SealedModelError):
+    """Bytes that are no sealed model, or one of a version or with values that are not known here."""
+
+    code = "sealed-model-malformed"
+
+
+class WrongModelKey(SealedModelError):
+    """The model is sealed under another key than the one that was given."""
+
+    code = "sealed-model-key"
+    fault: ClassVar[Fault] = "caller"
+
+
+class SealedModelTruncated(SealedModelError):
+    """The sealed file has not the length that its header says."""
+
+    code = "sealed-model-truncated"
+    fault: ClassVar[Fault] = "host"
+
+
+class SealedModelAltered(SealedModelError):
+    """The header or a chunk was changed, moved, or comes from another file."""
+
+    code = "sealed-model-altered"
+    fault: ClassVar[Fault] = "host"
+
+
+class SealedModelRolledBack(SealedModelError):
+    """The sealed file is older than the configuration demands."""
+
+    code = "sealed-model-rolled-back"
+    fault: ClassVar[Fault] = "host"
+
+
+class SealedModelMismatch(SealedModelError):
+    """The sealed file says that it holds another model than the one that is configured."""
+
+    code = "sealed-model-mismatch"
 
 
 class AttestationError(AdytonError):
@@ -261,6 +335,14 @@ class OutOfMemory(EngineError):
     """The KV cache or another fixed budget is exhausted."""
 
     code = "out-of-memory"
+    status = 503
+
+
+class ModelKeyMissing(EngineError):
+    """A model is sealed, and its key has not been released to this enclave yet. Nothing is served before."""
+
+    code = "model-key-missing"
+    fault: ClassVar[Fault] = "operator"
     status = 503
 
 

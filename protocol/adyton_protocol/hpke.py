@@ -50,7 +50,7 @@ _MAX_EXPORT_BYTES: Final = 255 * HASH_BYTES
 # --- Key derivation (RFC 5869; RFC 9180 section 4) --------------------------------------------------
 
 
-def hkdf_extract(salt: bytes, ikm: bytes) -> bytes:
+def hkdf_extract(salt: bytes, ikm: bytes | bytearray) -> bytes:
     """Return HKDF-SHA256-Extract: a 32-byte pseudorandom key. An empty salt stands for 32 zero bytes."""
     return hmac.digest(salt or bytes(HASH_BYTES), ikm, "sha256")
 
