@@ -1,97 +1,192 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`eval`: accuracy of a model on held-out problems."""
+"""`eval`: accuracy of a model on problems with answers."""
 
 import argparse
 import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adyton_models.catalog import Sampling, read_catalog, sha256_of
 from adyton_models.commands.arguments import add_catalog, add_problem_choice, new_parser, positive
 from adyton_models.commands.task import chosen_problems
+from adyton_models.problem_sets import NAMED_SETS, Question, find_set, from_task, read_problems
 from adyton_models.progress import ProgressBar
-from adyton_models.tasks import check_answer
 from adyton_protocol.errors import ConfigError
 
+if TYPE_CHECKING:
+    from adyton_models.evaluation import Evaluation
+
+_DEFAULT_N_CTX: Final = 1024
 _EVAL: Final = """\
-Measure a GGUF on held-out problems: one sample each, exact final answer, 95 % intervals (Wilson).
-Runs in this process through llama-cpp-python, without the appliance around it."""
+Measure a GGUF on problems with answers, with the engine, the chat template and the sampler that serve it, in
+this process: pass@1 with 95 % intervals (Wilson for one sample of each problem, a bootstrap over problems for
+more), by bucket or number of steps. The same seed gives the same answers.
+
+Problems come from the built-in generator (--n, --steps, --split, ...), from a set that ships with the
+repository, or from a file of yours with one JSON object a line:
+
+  {"problem": "Eva has 12 pears ...", "answer": "21", "bucket": "easy", "id": "p1"}
+
+`answer` is compared exactly, as a rational number where it is one. In a completion the last `The answer is` or
+\\boxed{} counts; with a file of yours, else, the last number (--accept declared to do without)."""
 _EVAL_EXAMPLES: Final = """\
   adyton-models eval --n 200
   adyton-models eval --n 1000 --steps 2-5 --seed 7 --json
+  adyton-models eval --set ood --samples 16 --plot ood.png
+  adyton-models eval --model mine.gguf --problems exam.jsonl --suffix " End with: The answer is: N"
   adyton-models eval --model mine.gguf --temperature 0 --show 3"""
 
 
 def add_parsers(commands: Any) -> None:
     """Add the subcommand."""
-    parser = new_parser(commands, "eval", "measure a model on held-out problems", _EVAL, _EVAL_EXAMPLES)
-    parser.add_argument(
-        "--model", metavar="NAME|FILE", help="of the catalog, or a GGUF (default: the catalog's)"
-    )
+    parser = new_parser(commands, "eval", "measure a model on problems with answers", _EVAL, _EVAL_EXAMPLES)
+    add = parser.add_argument
+    add("--model", metavar="NAME|FILE", help="of the catalog, or a GGUF (default: the catalog's)")
     add_catalog(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--problems", type=Path, metavar="FILE", help="a JSONL file of problems")
+    which.add_argument("--set", metavar="NAME|FILE", help=f"{', '.join(NAMED_SETS)}, or a JSONL file")
     add_problem_choice(parser, n=200)
-    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy (default: the catalog's)")
-    parser.add_argument("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
-    parser.add_argument("--show", type=int, default=0, metavar="K", help="print the first K completions")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add("--samples", type=positive, default=1, metavar="K", help="answers for each problem (default: 1)")
+    add("--temperature", type=float, metavar="T", help="0 is greedy (default: the catalog's)")
+    add("--max-tokens", type=positive, metavar="K", help="longest answer (default: the catalog's)")
+    add("--n-ctx", type=positive, metavar="K", help="context in tokens (default: the catalog's)")
+    add("--suffix", default="", metavar="TEXT", help="put this behind every problem")
+    add("--accept", choices=("declared", "any"), help="which answers count, see above")
+    add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
+    add("--parallel", type=positive, default=16, metavar="K", help="answers decoded together (default: 16)")
+    add("--show", type=int, default=0, metavar="K", help="print the first K completions")
+    add("--save", type=Path, metavar="FILE", help="write every completion and its mark, one a line")
+    add("--plot", type=Path, metavar="FILE", help="write a picture (.png, .svg, .pdf)")
+    add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_eval)
 
 
-def _model(arguments: argparse.Namespace) -> tuple[Path, Sampling]:
+def _model(arguments: argparse.Namespace) -> tuple[Path, Sampling, int]:
     if arguments.model is not None and Path(arguments.model).is_file():
-        return Path(arguments.model), Sampling()
+        return Path(arguments.model), Sampling(), arguments.n_ctx or _DEFAULT_N_CTX
     entry = read_catalog(arguments.catalog).entry(arguments.model)
     path: Path = arguments.catalog.parent / entry.file
     if sha256_of(path) != entry.sha256:
         raise ConfigError(f"{path} is not the file that the catalog lists: its SHA-256 differs")
-    return path, entry.sampling
+    return path, entry.sampling, arguments.n_ctx or entry.n_ctx
+
+
+def _questions(arguments: argparse.Namespace) -> tuple[Question, ...]:
+    chosen = arguments.problems or (find_set(arguments.set) if arguments.set is not None else None)
+    if chosen is not None:
+        return read_problems(chosen)
+    return tuple(from_task(problem, at) for at, problem in enumerate(chosen_problems(arguments), 1))
+
+
+def _any_number(arguments: argparse.Namespace) -> bool:
+    """Our own solutions declare their answers, so a text that does not is unfinished; others' need not."""
+    if arguments.accept is not None:
+        return bool(arguments.accept == "any")
+    return arguments.problems is not None or arguments.set not in (None, *NAMED_SETS)
 
 
 def run_eval(arguments: argparse.Namespace) -> int:
     """Measure, and print what was measured."""
     try:
-        from adyton_models.evaluation import Solver, evaluate  # noqa: PLC0415 - loads llama.cpp
+        from adyton_models.evaluation import Conditions, evaluate  # noqa: PLC0415 - loads llama.cpp
+        from adyton_models.serving import ServedModel  # noqa: PLC0415 - loads llama.cpp
     except ImportError as error:
-        raise ConfigError(f"eval needs llama-cpp-python: {error}") from error
-    path, sampling = _model(arguments)
+        raise ConfigError(f"eval needs the extra 'enclave' (llama-cpp-python): {error}") from error
+    questions = _questions(arguments)
+    path, sampling, n_ctx = _model(arguments)
     if arguments.temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=arguments.temperature)
-    problems = list(chosen_problems(arguments))
-    solver = Solver(path, threads=arguments.threads)
-    for problem in problems[: arguments.show]:
-        completion, _ = solver.solve(problem.text, sampling, arguments.seed)
-        verdict = "right" if check_answer(problem, completion) else f"wrong, expected {problem.answer}"
-        print(f"{problem.text}\n{completion}\n[{verdict}]\n", file=sys.stderr)
-    bar = ProgressBar("eval")
-    measured = evaluate(
-        solver,
-        problems,
-        sampling,
+    if arguments.max_tokens is not None:
+        sampling = dataclasses.replace(sampling, max_tokens=arguments.max_tokens)
+    conditions = Conditions(
+        sampling=sampling,
+        samples=arguments.samples,
         seed=arguments.seed,
-        report=lambda done, right: bar.update(done / len(problems), f"{right}/{done} right"),
+        any_number=_any_number(arguments),
+        suffix=arguments.suffix,
     )
+    bar = ProgressBar("eval")
+    with ServedModel(path, n_ctx=n_ctx, threads=arguments.threads, parallel=arguments.parallel) as model:
+        measured = evaluate(
+            model,
+            questions,
+            conditions,
+            report=lambda done, accuracy: bar.update(done / len(questions), f"{accuracy:.1%} right"),
+        )
+        why_inexact = model.model.why_inexact
     bar.close()
-    document = {"model": path.name, "temperature": sampling.temperature, **measured.as_json()}
+    document = {
+        "model": path.name,
+        "temperature": sampling.temperature,
+        "seed": arguments.seed,
+        "reproducible": why_inexact is None,
+        **measured.as_json(),
+    }
+    _show(measured, arguments.show)
+    if arguments.save is not None:
+        _save(measured, arguments.save)
+    if arguments.plot is not None:
+        _plot(measured, arguments.plot, path.name)
     print(json.dumps(document) if arguments.json else _table(document))
     return 0
 
 
+def _show(measured: "Evaluation", count: int) -> None:
+    for mark in measured.marks[:count]:
+        # The first sample speaks for the others.
+        for completion, right in list(zip(mark.completions, mark.right, strict=True))[:1]:
+            verdict = "right" if right else f"wrong, expected {mark.question.answer}"
+            print(f"{mark.question.text}\n{completion.text}\n[{verdict}]\n", file=sys.stderr)
+
+
+def _save(measured: "Evaluation", out: Path) -> None:
+    with out.open("w", encoding="utf-8") as stream:
+        for mark in measured.marks:
+            for completion, right in zip(mark.completions, mark.right, strict=True):
+                line = {"id": mark.question.id, "right": right, "finished": completion.finished}
+                stream.write(json.dumps(line | {"completion": completion.text}) + "\n")
+
+
+def _plot(measured: "Evaluation", out: Path, name: str) -> None:
+    try:
+        from adyton_models.evaluation_plot import draw_evaluation  # noqa: PLC0415 - loads matplotlib
+    except ImportError as error:
+        raise ConfigError(f"--plot needs the extra 'train' (matplotlib): {error}") from error
+    draw_evaluation(measured, out, title=f"{name}, {len(measured.marks)} problems")
+
+
 def _table(document: dict[str, Any]) -> str:
-    scores = {f"{steps} steps": score for steps, score in document["by_steps"].items()} | {
-        "all": document["overall"]
-    }
+    scores = {**document["by_bucket"], "all": document["overall"]}
+    width = max(map(len, scores))
     lines = [
-        f"{label:8} {score['accuracy']:6.1%}  [{score['ci95'][0]:.1%}, {score['ci95'][1]:.1%}]"
+        f"{label:{width}} {score['accuracy']:6.1%}  [{score['ci95'][0]:.1%}, {score['ci95'][1]:.1%}]"
         f"  {score['right']}/{score['n']}"
         for label, score in scores.items()
     ]
-    lines.append(
-        "first fault: " + ", ".join(f"{name} {count}" for name, count in document["first_faults"].items())
-    )
+    for title, key in (("answers", "answers_from"), ("first fault", "first_faults")):
+        if document[key]:
+            lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in document[key].items()))
+    if document["cut_off"] or document["did_not_fit"]:
+        lines.append(
+            f"{document['cut_off']} answers cut off, {document['did_not_fit']} problems did not fit at all"
+        )
+    if "spread" in document:
+        lines.append(_spread(document["spread"], document["samples_per_problem"]))
     lines.append(
         f"{document['completion_tokens']} tokens in {document['seconds']:.0f} s, "
-        f"temperature {document['temperature']}"
+        f"temperature {document['temperature']}, seed {document['seed']}"
     )
+    return "\n".join(lines)
+
+
+def _spread(spread: dict[str, Any], samples: int) -> str:
+    lines = [f"problems by share of {samples} samples right:"]
+    edges = [*spread["edges"], 1.0]
+    most = max(1, *spread["problems"])
+    for low, high, count in zip(edges, edges[1:], spread["problems"], strict=False):
+        lines.append(f"  {low:4.0%} to {high:4.0%} {count:6}  {'#' * round(30 * count / most)}")
+    lines.append(f"  between 10 % and 95 %: {spread['between_10_and_95_percent']:.0%} of the problems")
     return "\n".join(lines)
