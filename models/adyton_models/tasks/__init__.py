@@ -7,12 +7,21 @@
 True
 """
 
-from adyton_models.tasks.checker import StepVerdict, Verdict, check_answer, check_steps, parse_answer
-from adyton_models.tasks.reader import Facts, UnreadableProblemError, read_problem
+from adyton_models.tasks.checker import (
+    StepVerdict,
+    Verdict,
+    check_answer,
+    check_steps,
+    label_steps,
+    parse_answer,
+)
+from adyton_models.tasks.facts import Fact, Facts, UnreadableProblemError
+from adyton_models.tasks.reader import read_problem
 from adyton_models.tasks.render import Problem, generate
 from adyton_models.tasks.splits import Split
 
 __all__ = [
+    "Fact",
     "Facts",
     "Problem",
     "Split",
@@ -22,6 +31,7 @@ __all__ = [
     "check_answer",
     "check_steps",
     "generate",
+    "label_steps",
     "parse_answer",
     "read_problem",
 ]

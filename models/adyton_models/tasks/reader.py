@@ -6,9 +6,10 @@ is an error.
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 
+from adyton_models.tasks.facts import Fact, Facts, UnreadableProblemError, solve
 from adyton_models.tasks.graph import Operation
 from adyton_models.tasks.templates import STYLES, Style
 
@@ -20,28 +21,6 @@ _PATTERNS = {
     "k": r"(?P<k>[0-9]{1,4})",
 }
 MAX_PROBLEM_CHARACTERS = 8192
-
-
-class UnreadableProblemError(ValueError):
-    """The text is not a problem of this task."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """What one sentence says about one person."""
-
-    operation: Operation
-    references: tuple[str, ...]
-    constant: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """A problem as read from its text: a fact per name, and who is asked for."""
-
-    by_name: dict[str, Fact]
-    asked: str
-    values: dict[str, int]
 
 
 def _expression(wording: str) -> re.Pattern[str]:
@@ -67,49 +46,18 @@ def _question_expressions() -> tuple[re.Pattern[str], ...]:
 
 
 def _read_fact(sentence: str) -> tuple[str, Fact]:
-    for operation, expression in _sentence_expressions():
+    for said, expression in _sentence_expressions():
         found = expression.fullmatch(sentence)
         if found is None:
             continue
         groups = found.groupdict()
         references = tuple(groups[key] for key in ("b", "c") if groups.get(key) is not None)
-        constant = int(groups["k"]) if "k" in groups else 2
+        unstated = 0 if len(references) == 2 else 2
+        constant = int(groups["k"]) if "k" in groups else unstated
+        # One style says twice as `times 2`.
+        operation = Operation.TWICE if (said, constant) == (Operation.TIMES, 2) else said
         return found["a"], Fact(operation=operation, references=references, constant=constant)
     raise UnreadableProblemError("a sentence matches no template")
-
-
-def apply(operation: Operation, operands: tuple[int, ...], constant: int) -> int:
-    """The value that a fact gives its name."""
-    match operation:
-        case Operation.BASE:
-            return constant
-        case Operation.MORE:
-            return operands[0] + constant
-        case Operation.FEWER:
-            return operands[0] - constant
-        case Operation.TIMES | Operation.TWICE:
-            return operands[0] * constant
-        case Operation.HALF:
-            return operands[0] // 2
-        case Operation.TOGETHER:
-            return operands[0] + operands[1]
-        case Operation.DIFFERENCE:
-            return operands[0] - operands[1]
-
-
-def _solve(by_name: dict[str, Fact]) -> dict[str, int]:
-    values: dict[str, int] = {}
-    waiting = dict(by_name)
-    while waiting:
-        ready = [name for name, fact in waiting.items() if all(other in values for other in fact.references)]
-        if not ready:
-            raise UnreadableProblemError("the facts refer to unknown names or in a circle")
-        for name in ready:
-            fact = waiting.pop(name)
-            values[name] = apply(
-                fact.operation, tuple(values[other] for other in fact.references), fact.constant
-            )
-    return values
 
 
 def read_problem(text: str) -> Facts:
@@ -136,4 +84,4 @@ def read_problem(text: str) -> Facts:
     asked = next((found["a"] for e in _question_expressions() if (found := e.fullmatch(question))), None)
     if asked is None or asked not in by_name:
         raise UnreadableProblemError("the question matches no template or asks for an unknown name")
-    return Facts(by_name=by_name, asked=asked, values=_solve(by_name))
+    return Facts(by_name=by_name, asked=asked, values=solve(by_name))

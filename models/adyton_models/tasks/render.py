@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random  # noqa: TID251 - reproducible data, no secret
 
+from adyton_models.tasks.facts import Fact, Facts
 from adyton_models.tasks.graph import Node, Operation, equation, generate_graph, signature
 from adyton_models.tasks.splits import SMALLEST_HELD_OUT_GRAPH, Split, split_of_graph, templates_of
 from adyton_models.tasks.templates import NAMES, Style, template
@@ -38,6 +39,20 @@ class Problem:
     graph: str
     names: tuple[str, ...]
     nodes: tuple[Node, ...]
+
+    def facts(self) -> Facts:
+        """What the text says, taken from the graph: what `read_problem` reads, without the reading."""
+        by_name = {
+            name: Fact(
+                operation=node.operation,
+                references=tuple(self.names[index] for index in node.references),
+                constant=node.constant,
+            )
+            for name, node in zip(self.names, self.nodes, strict=True)
+        }
+        asked = max(index for index, node in enumerate(self.nodes) if not node.distractor)
+        values = {name: node.value for name, node in zip(self.names, self.nodes, strict=True)}
+        return Facts(by_name=by_name, asked=self.names[asked], values=values)
 
 
 def _fact(style: Style, node: Node, names: list[str], fields: dict[str, str], target: str) -> str:
