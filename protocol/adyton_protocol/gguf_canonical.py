@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Final
 
 from adyton_protocol.errors import ModelFileError
-from adyton_protocol.gguf import DEFAULT_ALIGNMENT, MAGIC, GgufFile, TensorInfo, Value, padded
+from adyton_protocol.gguf import DEFAULT_ALIGNMENT, MAGIC, GgufFile, TensorInfo, Value, padded, read_header
+from adyton_protocol.random_access import RandomAccess
 
 CANONICAL_VERSION: Final = 3
 MAX_SPLITS: Final = 1024
@@ -156,6 +157,15 @@ def merge_splits(files: Sequence[GgufFile]) -> GgufModel:
         placements=tuple(placements),
         size_bytes=position,
     )
+
+
+def read_model(sources: Sequence[RandomAccess]) -> GgufModel:
+    """Parse and merge the headers of a model's files (attacker-controlled), in their order.
+
+    Raises:
+        ModelFileError: A file is no GGUF file, or they are not one model.
+    """
+    return merge_splits([read_header(source) for source in sources])
 
 
 def split_count(file: GgufFile) -> int:
