@@ -51,7 +51,13 @@ class Question:
 
 def from_task(problem: Problem, number: int) -> Question:
     """A generated problem of the task."""
-    return Question(id=str(number), text=problem.text, answer=str(problem.answer), steps=problem.steps)
+    return Question(
+        id=str(number),
+        text=problem.text,
+        answer=str(problem.answer),
+        steps=problem.steps,
+        bucket=problem.bucket or None,
+    )
 
 
 def find_set(name: str) -> Path:

@@ -63,3 +63,8 @@ def add_problem_choice(parser: argparse.ArgumentParser, *, n: int) -> None:
     add("--seed", type=int, default=1, metavar="N", help="another seed gives other problems (default: 1)")
     add("--distractors", type=int, default=0, metavar="K", help="facts that nothing needs (default: 0)")
     add("--shuffle", action="store_true", help="facts in random order")
+    add(
+        "--mix",
+        action="store_true",
+        help="the calibrated mix of easy and hard ones, whatever --steps, --distractors and --shuffle say",
+    )

@@ -8,14 +8,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from adyton_models.commands.arguments import add_problem_choice, new_parser
-from adyton_models.tasks import Problem, UnreadableProblemError, Verdict, check_answer, check_steps, generate
+from adyton_models.sets import SETS, named_set
+from adyton_models.tasks import (
+    Problem,
+    UnreadableProblemError,
+    Verdict,
+    check_answer,
+    check_steps,
+    generate,
+    generate_mix,
+)
 from adyton_protocol.errors import ConfigError
 
 _PROBLEMS: Final = """\
-Print word problems with their solutions. The same arguments always give the same problems."""
+Print word problems with their solutions. The same arguments always give the same problems. A set is one of those
+that ship: `heldout` (the calibrated mix), `ood` (what was never trained) or `handwritten`."""
 _PROBLEMS_EXAMPLES: Final = """\
   adyton-models problems --n 3 --steps 2-5
-  adyton-models problems --split test --n 200 --jsonl > heldout.jsonl"""
+  adyton-models problems --mix --split train --n 1000 --jsonl > mine.jsonl
+  adyton-models problems --set ood --jsonl          as in models/shipped/ood.jsonl"""
 
 _CHECK: Final = """\
 Check a solution against its problem, line by line, with the symbolic checker. No model is involved.
@@ -31,6 +42,9 @@ def add_parsers(commands: Any) -> None:
     """Add both subcommands."""
     problems = new_parser(commands, "problems", "print problems of the task", _PROBLEMS, _PROBLEMS_EXAMPLES)
     add_problem_choice(problems, n=3)
+    problems.add_argument(
+        "--set", choices=SETS, help="a set that ships, whole; the options above do not apply"
+    )
     problems.add_argument("--jsonl", action="store_true", help="one JSON object a line")
     problems.set_defaults(run=run_problems)
     check = new_parser(commands, "check", "check a solution step by step", _CHECK, _CHECK_EXAMPLES)
@@ -42,6 +56,8 @@ def add_parsers(commands: Any) -> None:
 
 def chosen_problems(arguments: argparse.Namespace) -> Iterator[Problem]:
     """The problems that `arguments.add_problem_choice` describes."""
+    if arguments.mix:
+        return generate_mix(arguments.split, arguments.seed, arguments.n)
     return generate(
         arguments.split,
         arguments.seed,
@@ -58,7 +74,8 @@ def _as_json(problem: Problem) -> dict[str, Any]:
         "solution": problem.solution,
         "answer": problem.answer,
         "steps": problem.steps,
-        "split": str(problem.split),
+        "bucket": problem.bucket or None,
+        "split": problem.split,
         "template": problem.template,
         "graph": problem.graph,
     }
@@ -66,7 +83,7 @@ def _as_json(problem: Problem) -> dict[str, Any]:
 
 def run_problems(arguments: argparse.Namespace) -> int:
     """Print problems."""
-    for problem in chosen_problems(arguments):
+    for problem in chosen_problems(arguments) if arguments.set is None else named_set(arguments.set):
         if arguments.jsonl:
             print(json.dumps(_as_json(problem)))
         else:

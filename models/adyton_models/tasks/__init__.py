@@ -16,11 +16,16 @@ from adyton_models.tasks.checker import (
     parse_answer,
 )
 from adyton_models.tasks.facts import Fact, Facts, UnreadableProblemError
+from adyton_models.tasks.handwritten import read_handwritten
+from adyton_models.tasks.mix import MIX, OUT_OF_DISTRIBUTION, Bucket, generate_mix
 from adyton_models.tasks.reader import read_problem
 from adyton_models.tasks.render import Problem, generate
 from adyton_models.tasks.splits import Split
 
 __all__ = [
+    "MIX",
+    "OUT_OF_DISTRIBUTION",
+    "Bucket",
     "Fact",
     "Facts",
     "Problem",
@@ -31,7 +36,9 @@ __all__ = [
     "check_answer",
     "check_steps",
     "generate",
+    "generate_mix",
     "label_steps",
     "parse_answer",
+    "read_handwritten",
     "read_problem",
 ]

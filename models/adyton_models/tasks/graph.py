@@ -2,9 +2,9 @@
 """The arithmetic of a problem: a random dependency graph with values, no words yet.
 
 A node is a base (a given number) or derived from one or two earlier nodes. Every node is needed for the
-last one, except distractors, which nothing needed refers to. Values stay within 0..MAX_VALUE so that no
-step needs more than three digits. `random.Random` is used because the task must be reproducible from a
-seed; nothing here is secret.
+last one, except distractors, which nothing needed refers to. Values stay within 0..MAX_VALUE, or within the
+range of other `Numbers`, so that no step needs more than three digits. `random.Random` is used because the
+task must be reproducible from a seed; nothing here is secret.
 """
 
 from dataclasses import dataclass
@@ -42,6 +42,32 @@ class Node:
     distractor: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """How large numbers get; every bound is inclusive.
+
+    Attributes:
+        smallest: The smallest given number.
+        usual: Most given numbers are at most this,
+        given: and all are at most this.
+        added: The largest number that is added or taken away.
+        product: The largest result of a multiplication.
+        largest: The largest value of all.
+    """
+
+    smallest: int
+    usual: int
+    given: int
+    added: int
+    product: int
+    largest: int
+
+
+TRAINED_NUMBERS = Numbers(smallest=2, usual=30, given=80, added=30, product=120, largest=MAX_VALUE)
+LARGER_NUMBERS = Numbers(smallest=81, usual=150, given=300, added=150, product=600, largest=999)
+"""Never trained on: given numbers begin where those of training end."""
+
+
 def equation(node: Node, values: tuple[int, ...]) -> tuple[int, str, int]:
     """Left operand, sign and right operand of a derived node; `values` are those of its references."""
     match node.operation:
@@ -62,19 +88,20 @@ def equation(node: Node, values: tuple[int, ...]) -> tuple[int, str, int]:
             raise ValueError(message)
 
 
-def _base(rng: Random, *, distractor: bool = False) -> Node:
-    value = rng.randint(2, 30) if rng.random() < 0.6 else rng.randint(2, 80)
+def _base(rng: Random, numbers: Numbers, *, distractor: bool = False) -> Node:
+    most = numbers.usual if rng.random() < 0.6 else numbers.given
+    value = rng.randint(numbers.smallest, most)
     return Node(operation=Operation.BASE, references=(), constant=value, value=value, distractor=distractor)
 
 
-def _unary(rng: Random, reference: int, value: int) -> Node:
+def _unary(rng: Random, reference: int, value: int, numbers: Numbers) -> Node:
     """A node derived from one earlier node whose value is `value`."""
     choices = [Operation.MORE] * 3
     if value > 3:
         choices += [Operation.FEWER] * 3
-    if value * 2 <= 120:
+    if value * 2 <= numbers.product:
         choices += [Operation.TWICE]
-    if value * 3 <= 120:
+    if value * 3 <= numbers.product:
         choices += [Operation.TIMES] * 2
     if value % 2 == 0 and value > 3:
         choices += [Operation.HALF]
@@ -82,13 +109,13 @@ def _unary(rng: Random, reference: int, value: int) -> Node:
     constant, result = 2, 0
     match operation:
         case Operation.MORE:
-            constant = rng.randint(2, min(30, MAX_VALUE - value))
+            constant = rng.randint(2, min(numbers.added, numbers.largest - value))
             result = value + constant
         case Operation.FEWER:
-            constant = rng.randint(2, min(30, value - 1))
+            constant = rng.randint(2, min(numbers.added, value - 1))
             result = value - constant
         case Operation.TIMES:
-            constant = rng.randint(3, min(6, 120 // value))
+            constant = rng.randint(3, min(6, numbers.product // value))
             result = value * constant
         case Operation.TWICE:
             result = value * 2
@@ -97,10 +124,10 @@ def _unary(rng: Random, reference: int, value: int) -> Node:
     return Node(operation=operation, references=(reference,), constant=constant, value=result)
 
 
-def _binary(rng: Random, first: int, second: int, nodes: list[Node]) -> Node | None:
+def _binary(rng: Random, first: int, second: int, nodes: list[Node], numbers: Numbers) -> Node | None:
     """A node derived from two earlier nodes, or None where neither operation keeps the value in range."""
     left, right = nodes[first].value, nodes[second].value
-    choices = [Operation.TOGETHER] * 2 if left + right <= MAX_VALUE else []
+    choices = [Operation.TOGETHER] * 2 if left + right <= numbers.largest else []
     if left != right:
         choices += [Operation.DIFFERENCE]
     if not choices:
@@ -113,15 +140,15 @@ def _binary(rng: Random, first: int, second: int, nodes: list[Node]) -> Node | N
     return Node(operation=operation, references=(first, second), constant=0, value=abs(left - right))
 
 
-def _attempt(rng: Random, steps: int) -> list[Node] | None:
+def _attempt(rng: Random, steps: int, numbers: Numbers) -> list[Node] | None:
     """One try at a graph of `steps` derived nodes; None when values leave the range."""
-    nodes = [_base(rng)]
+    nodes = [_base(rng, numbers)]
     unused = {0}
     for step in range(steps):
         left_over = steps - step
         must_join = len(unused) - 1 >= left_over
         if not must_join and rng.random() < 0.3:
-            nodes.append(_base(rng))
+            nodes.append(_base(rng, numbers))
             unused.add(len(nodes) - 1)
             must_join = len(unused) - 1 >= left_over
         last = len(nodes) - 1
@@ -130,14 +157,14 @@ def _attempt(rng: Random, steps: int) -> list[Node] | None:
             pool = sorted(unused) if must_join or len(unused) > 1 else list(range(len(nodes)))
             first = rng.choice(pool)
             rest = [index for index in (pool if len(pool) > 1 else range(len(nodes))) if index != first]
-            node = _binary(rng, first, rng.choice(rest), nodes)
+            node = _binary(rng, first, rng.choice(rest), nodes, numbers)
             if node is None:
                 return None
         else:
             reference = last if rng.random() < 0.7 else rng.choice(sorted(unused))
-            if nodes[reference].value >= MAX_VALUE - 2:
+            if nodes[reference].value >= numbers.largest - 2:
                 return None
-            node = _unary(rng, reference, nodes[reference].value)
+            node = _unary(rng, reference, nodes[reference].value, numbers)
         nodes.append(node)
         unused -= set(node.references)
         unused.add(len(nodes) - 1)
@@ -146,24 +173,26 @@ def _attempt(rng: Random, steps: int) -> list[Node] | None:
     return nodes
 
 
-def generate_graph(rng: Random, steps: int, *, distractors: int = 0) -> tuple[Node, ...]:
+def generate_graph(
+    rng: Random, steps: int, *, distractors: int = 0, numbers: Numbers = TRAINED_NUMBERS
+) -> tuple[Node, ...]:
     """A graph with `steps` derived nodes, the asked one last, then `distractors` nodes nothing refers to."""
     if not 1 <= steps <= MAX_STEPS:
         message = f"steps must be between 1 and {MAX_STEPS}"
         raise ValueError(message)
     nodes = None
     while nodes is None:
-        nodes = _attempt(rng, steps)
+        nodes = _attempt(rng, steps, numbers)
     needed = len(nodes)
     for _ in range(distractors):
         if rng.random() < 0.5:
-            nodes.append(_base(rng, distractor=True))
+            nodes.append(_base(rng, numbers, distractor=True))
             continue
         reference = rng.randrange(needed)
-        if nodes[reference].value >= MAX_VALUE - 2 or nodes[reference].value < 1:
-            nodes.append(_base(rng, distractor=True))
+        if nodes[reference].value >= numbers.largest - 2 or nodes[reference].value < 1:
+            nodes.append(_base(rng, numbers, distractor=True))
             continue
-        node = _unary(rng, reference, nodes[reference].value)
+        node = _unary(rng, reference, nodes[reference].value, numbers)
         nodes.append(
             Node(
                 operation=node.operation,

@@ -14,12 +14,20 @@ two CPU cores. Each line starts with a space: a word then has one form, and one 
 stands.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random  # noqa: TID251 - reproducible data, no secret
 
 from adyton_models.tasks.facts import Fact, Facts
-from adyton_models.tasks.graph import Node, Operation, equation, generate_graph, signature
+from adyton_models.tasks.graph import (
+    TRAINED_NUMBERS,
+    Node,
+    Numbers,
+    Operation,
+    equation,
+    generate_graph,
+    signature,
+)
 from adyton_models.tasks.splits import SMALLEST_HELD_OUT_GRAPH, Split, split_of_graph, templates_of
 from adyton_models.tasks.templates import NAMES, Style, template
 
@@ -28,17 +36,31 @@ ANSWER_PREFIX = "The answer is:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A word problem with its ground truth."""
+    """A word problem with its ground truth.
+
+    Attributes:
+        text: What the model is asked.
+        solution: Line by line, ending with the answer.
+        answer: The number asked for.
+        steps: How many quantities the answer derives from given ones, itself included.
+        split: The set it may be used in; None for one written by hand.
+        template: The number of its wording; None for one written by hand.
+        graph: Its operations and what refers to what, see `signature`.
+        names: A person for each node.
+        nodes: The quantities, each behind those it refers to.
+        bucket: Its kind within a mix; empty outside of one.
+    """
 
     text: str
     solution: str
     answer: int
     steps: int
-    split: Split
-    template: int
+    split: Split | None
+    template: int | None
     graph: str
     names: tuple[str, ...]
     nodes: tuple[Node, ...]
+    bucket: str = ""
 
     def facts(self) -> Facts:
         """What the text says, taken from the graph: what `read_problem` reads, without the reading."""
@@ -61,13 +83,22 @@ def _fact(style: Style, node: Node, names: list[str], fields: dict[str, str], ta
     return pattern.format(a=target, k=node.constant, **referred, **fields)
 
 
-def solution_line(node: Node, name: str, names: list[str], nodes: tuple[Node, ...]) -> str:
+def solution_line(node: Node, name: str, names: Sequence[str], nodes: tuple[Node, ...]) -> str:
     """The line of one quantity, without the leading space."""
     if node.operation is Operation.BASE:
         return f"{name} = {node.value}"
     looked_up = ", ".join(f"{names[index]} = {nodes[index].value}" for index in node.references)
     left, sign, right = equation(node, tuple(nodes[index].value for index in node.references))
     return f"{name}: {looked_up}, {left} {sign} {right} = {node.value}, {name} = {node.value}"
+
+
+def write_solution(nodes: tuple[Node, ...], names: Sequence[str], said: Sequence[int]) -> str:
+    """The solution of a problem whose text states the nodes in the order `said`."""
+    order = _solving_order(nodes, said)
+    lines = [solution_line(nodes[index], names[index], names, nodes) for index in order]
+    # Everything needed leads to what is asked for, so that comes last.
+    lines.append(f"{ANSWER_PREFIX} {nodes[order[-1]].value}")
+    return "\n".join(f" {line}" for line in lines)
 
 
 def build_problem(
@@ -85,13 +116,9 @@ def build_problem(
         rng.shuffle(order)
     facts = [_fact(style, nodes[index], names, fields, names[index]) for index in order]
     question = style.question.format(a=names[asked], **fields)
-    lines = [
-        solution_line(nodes[index], names[index], names, nodes) for index in _solving_order(nodes, order)
-    ]
-    lines.append(f"{ANSWER_PREFIX} {nodes[asked].value}")
     return Problem(
         text=" ".join([*facts, question]),
-        solution="".join(f" {line}\n" for line in lines).removesuffix("\n"),
+        solution=write_solution(nodes, names, order),
         answer=nodes[asked].value,
         steps=steps,
         split=split,
@@ -102,7 +129,7 @@ def build_problem(
     )
 
 
-def _solving_order(nodes: tuple[Node, ...], said: list[int]) -> list[int]:
+def _solving_order(nodes: tuple[Node, ...], said: Sequence[int]) -> list[int]:
     """The order of a solution: again and again the first needed fact of the text whose references are known.
 
     With facts in order this is the text's order. With shuffled facts it is the one order that can be followed
@@ -127,11 +154,19 @@ def _with_distractors_spread(rng: Random, nodes: tuple[Node, ...]) -> list[int]:
     return order
 
 
-def draw(rng: Random, split: Split, steps: int, *, distractors: int = 0, shuffle: bool = False) -> Problem:
+def draw(
+    rng: Random,
+    split: Split,
+    steps: int,
+    *,
+    distractors: int = 0,
+    shuffle: bool = False,
+    numbers: Numbers = TRAINED_NUMBERS,
+) -> Problem:
     """One problem of `split` with `steps` derived quantities."""
     number = rng.choice(templates_of(split))
     while True:
-        nodes = generate_graph(rng, steps, distractors=distractors)
+        nodes = generate_graph(rng, steps, distractors=distractors, numbers=numbers)
         if steps < SMALLEST_HELD_OUT_GRAPH or split_of_graph(signature(nodes)) is split:
             return build_problem(rng, split, steps, number, nodes, shuffle=shuffle)
 
