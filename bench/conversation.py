@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     model = random_model(arguments.model)
-    spec = ModelSpec(name="m", path=str(model.path), sha256=model.sha256, n_ctx=2048)
+    spec = ModelSpec(name="m", path=str(model.path), pin=model.pin, n_ctx=2048)
     engine = Engine(EngineConfig(), [spec]).start()
     try:
         rows = asyncio.run(measure(engine, arguments.repeats))

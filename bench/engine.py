@@ -33,6 +33,8 @@ import profile_step
 import report
 from adyton_attestation.simulation.warning import SimulatedAttestationWarning
 from adyton_host.catalog import choose
+from adyton_protocol.digests import Digest
+from adyton_protocol.model_identity import ModelPin
 from appliance_process import ROOT
 from generator import Way
 from peers import KvType, Peer, PeerName, Settings, sealed, started
@@ -48,21 +50,25 @@ _SETTLE_S: Final = 0.4
 """After a load: longer than our engine waits before it overwrites its KV buffers."""
 
 
-def model_file(name: str) -> tuple[Path, str, int]:
-    """A model's file, its SHA-256 and its context: shipped, or made here."""
+def model_file(name: str) -> tuple[Path, ModelPin, int]:
+    """A model's file, what it holds and its context: shipped, or made here."""
     if name == SHIPPED:
         shipped = choose(ROOT / "models" / "catalog.toml", None)
-        return shipped.path, shipped.sha256, shipped.n_ctx
+        return (
+            shipped.path,
+            ModelPin(content=Digest(shipped.content), weights=Digest(shipped.weights)),
+            shipped.n_ctx,
+        )
     made = random_model(name)
-    return made.path, made.sha256, made.n_ctx
+    return made.path, made.pin, made.n_ctx
 
 
 def model_settings(name: str, arguments: argparse.Namespace) -> Settings:
     """What every server is told about a model."""
-    path, sha256, n_ctx = model_file(name)
+    path, pin, n_ctx = model_file(name)
     return Settings(
         path=path,
-        sha256=sha256,
+        pin=pin,
         n_ctx=n_ctx,
         n_cells=KV_CELLS,
         threads=arguments.threads,

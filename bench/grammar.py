@@ -132,7 +132,7 @@ def _figures(seconds: list[float]) -> dict[str, float]:
 def measure(name: str, rounds: int) -> list[dict[str, object]]:
     """Figures of one vocabulary."""
     made = random_model(name)
-    model = LlamaModel(str(made.path), made.sha256)
+    model = LlamaModel(str(made.path), made.pin)
     compiler = GrammarCompiler(model)
     start = time.perf_counter()
     compiler.compile_now('start: "x"', param="x")

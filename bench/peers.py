@@ -28,6 +28,7 @@ import psutil
 import llama_server
 from adyton_host.catalog import CatalogModel
 from adyton_host.enclave_config import EnclaveConfig
+from adyton_protocol.model_identity import ModelPin
 from appliance_process import ROOT, running
 from generator import Generator, Way
 
@@ -45,7 +46,7 @@ class Settings:
     """What every server is started with; sizes in tokens.
 
     Attributes:
-        path: The GGUF file, and ``sha256`` its digest.
+        path: The GGUF file, and ``pin`` what it holds.
         n_ctx: Most tokens of one sequence.
         n_cells: KV cells that all sequences share.
         sequences: Most sequences at once, at least the number of clients.
@@ -55,7 +56,7 @@ class Settings:
     """
 
     path: Path
-    sha256: str
+    pin: ModelPin
     n_ctx: int
     n_cells: int
     sequences: int = 32
@@ -204,7 +205,8 @@ def _model(settings: Settings) -> CatalogModel:
     return CatalogModel(
         name="bench",
         path=settings.path,
-        sha256=settings.sha256,
+        content=settings.pin.content,
+        weights=settings.pin.weights,
         license="Apache-2.0",
         n_ctx=settings.n_ctx,
         role="generator",
@@ -251,7 +253,8 @@ def write_catalog(settings: Settings, directory: Path) -> Path:
     """A catalog with the one model."""
     catalog = directory / "catalog.toml"
     catalog.write_text(
-        f'version = 1\n\n[[model]]\nname = "bench"\nfile = "{settings.path}"\nsha256 = "{settings.sha256}"\n'
+        f'version = 1\n\n[[model]]\nname = "bench"\nfile = "{settings.path}"\n'
+        f'content = "{settings.pin.content}"\nweights = "{settings.pin.weights}"\n'
         f'license = "Apache-2.0"\nn_ctx = {settings.n_ctx}\nrole = "generator"\n'
     )
     return catalog

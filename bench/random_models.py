@@ -31,6 +31,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from adyton_models.model_files import pin_of
+from adyton_protocol.model_identity import ModelPin
+
 Format = Literal["q8_0", "q4_0"]
 Blocks = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -89,11 +92,11 @@ NAMES: Final = tuple(f"{shape}-{kind}" for shape in SHAPES for kind in FORMATS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomModel:
-    """A file, its SHA-256 in hexadecimal, its weights and its context in tokens."""
+    """A file, what it holds, its parameters and its context in tokens."""
 
     name: str
     path: Path
-    sha256: str
+    pin: ModelPin
     parameters: int
     n_ctx: int
 
@@ -116,19 +119,18 @@ def random_model(name: str, cache: Path | None = None) -> RandomModel:
     facts = json.dumps([FORMAT_VERSION, asdict(shape), kind], sort_keys=True)
     directory = cache or default_cache()
     path = directory / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.gguf"
-    digest_path = path.with_suffix(".sha256")
-    if not digest_path.exists():
+    pin_path = path.with_suffix(".pin.json")
+    if not pin_path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.part")
         write_model(partial, name, shape, kind)
-        with partial.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        pin = pin_of(partial)
         partial.replace(path)
-        digest_path.write_text(digest + "\n")
+        pin_path.write_text(json.dumps(asdict(pin)) + "\n")
     return RandomModel(
         name=name,
         path=path,
-        sha256=digest_path.read_text().strip(),
+        pin=ModelPin(**json.loads(pin_path.read_text())),
         parameters=shape.parameters,
         n_ctx=shape.context,
     )

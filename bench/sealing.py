@@ -70,7 +70,8 @@ def write_catalog(directory: Path) -> Path:
     catalog = directory / "catalog.toml"
     catalog.write_text(
         f'version = 1\ndefault = "bench"\n\n[[model]]\nname = "bench"\nfile = "{made.path.name}"\n'
-        f'sha256 = "{made.sha256}"\nlicense = "Apache-2.0"\nn_ctx = 1024\nrole = "generator"\n'
+        f'content = "{made.pin.content}"\nweights = "{made.pin.weights}"\n'
+        'license = "Apache-2.0"\nn_ctx = 1024\nrole = "generator"\n'
         "[model.sampling]\ntemperature = 0.8\ntop_p = 0.95\ntop_k = 40\nmin_p = 0.05\nmax_tokens = 256\n"
     )
     return catalog

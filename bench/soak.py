@@ -178,10 +178,10 @@ async def _still_serves(client: AsyncClient) -> None:
 
 def soak(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run it; return the results as JSON."""
-    path, sha256, n_ctx = model_file(arguments.model)
+    path, pin, n_ctx = model_file(arguments.model)
     n_ctx = min(n_ctx, 1024)
     settings = Settings(
-        path=path, sha256=sha256, n_ctx=n_ctx, n_cells=SEQUENCES * CELLS_PER_SEQUENCE, sequences=SEQUENCES
+        path=path, pin=pin, n_ctx=n_ctx, n_cells=SEQUENCES * CELLS_PER_SEQUENCE, sequences=SEQUENCES
     )
     rules = Rules(n_ctx=n_ctx, candidates=SEQUENCES, limit_s=arguments.limit)
     with tempfile.TemporaryDirectory(prefix="adyton-soak-") as name:

@@ -7,7 +7,6 @@ whole batches, then one token for each step.
 """
 
 import ctypes
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from tiny_gguf import TinyModel, make_tiny_gguf
 from adyton_enclave.engine.llama import LlamaBatch, LlamaContext, LlamaModel
 from adyton_enclave.engine.settings import EngineConfig, KvType
 from adyton_enclave.engine.thread_pool import ThreadPool
+from adyton_models.model_files import pin_of
 
 Rows = dict[int, npt.NDArray[np.float32]]
 """Logits, shape ``(n_vocab,)``, by position."""
@@ -92,7 +92,7 @@ def make_model(directory: Path, weights: str, shape: Shape) -> TinyModel:
     """A file with all matrices in one type, made once per directory; llama.cpp quantises what gguf cannot."""
     path = directory / f"{shape.name}-{weights}.gguf"
     if path.exists():
-        return TinyModel(path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_vocab=0)
+        return TinyModel(path=path, pin=pin_of(path), n_vocab=0)
     direct = weights in _WRITTEN_DIRECTLY
     made = make_tiny_gguf(
         path if direct else path.with_suffix(".f32"),
@@ -109,7 +109,7 @@ def make_model(directory: Path, weights: str, shape: Shape) -> TinyModel:
         return made
     quantize(made.path, path, weights)
     made.path.unlink()
-    return replace(made, path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    return replace(made, path=path, pin=pin_of(path))
 
 
 def quantize(source: Path, target: Path, weights: str) -> None:
@@ -131,7 +131,7 @@ class Trial:
     def __init__(self, model: TinyModel, profile: Profile) -> None:
         """Load."""
         self.profile = profile
-        self.model = LlamaModel(str(model.path), model.sha256)
+        self.model = LlamaModel(str(model.path), model.pin)
         rng = np.random.default_rng(7)
         self.tokens: list[int] = rng.integers(5, 270, profile.prompt_tokens + N_DECODED).tolist()
         self.other: list[int] = rng.integers(5, 270, 16384).tolist()

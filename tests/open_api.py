@@ -66,7 +66,8 @@ attester = "gramine"
 [[model]]
 name = "{TINY}"
 path = "{model.path}"
-sha256 = "{model.sha256}"
+content = "{model.pin.content}"
+weights = "{model.pin.weights}"
 n_ctx = {N_CTX}
 embeddings = true
 [model.sampling]

@@ -23,7 +23,8 @@ def tiny_catalog(directory: Path) -> Path:
 [[model]]
 name = "{TINY}"
 file = "tiny.gguf"
-sha256 = "{model.sha256}"
+content = "{model.pin.content}"
+weights = "{model.pin.weights}"
 license = "CC0-1.0"
 n_ctx = {TINY_N_CTX}
 role = "generator"

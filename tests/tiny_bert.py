@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a small BERT GGUF with random weights and a word-piece vocabulary: an encoder without a KV cache."""
 
-import hashlib
 from pathlib import Path
 
 import gguf
 import numpy as np
 from tiny_gguf import TinyModel
+
+from adyton_models.model_files import pin_of
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 CLS, SEP = 2, 3
@@ -74,4 +75,4 @@ def make_tiny_bert(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return TinyModel(path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_vocab=len(tokens))
+    return TinyModel(path=path, pin=pin_of(path), n_vocab=len(tokens))

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a small Llama GGUF with random weights and a byte-level tokenizer; a fraction of a second, no torch."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 from gguf.quants import quantize
+
+from adyton_models.model_files import pin_of
+from adyton_protocol.model_identity import ModelPin
 
 CONTROLS = ("<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 MERGES = (
@@ -37,7 +39,7 @@ class TinyModel:
     """A GGUF file and what tests want to know about it."""
 
     path: Path
-    sha256: str
+    pin: ModelPin
     n_vocab: int
 
 
@@ -154,4 +156,4 @@ def make_tiny_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return TinyModel(path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_vocab=n_vocab)
+    return TinyModel(path=path, pin=pin_of(path), n_vocab=n_vocab)

@@ -19,10 +19,10 @@ from typing import Final, Literal, get_args
 from adyton_enclave.engine import EngineConfig, KvType
 from adyton_enclave.engine.settings import MAX_SEQUENCES
 from adyton_enclave.privacy import Profile
-from adyton_protocol.digests import Digest
+from adyton_protocol.digests import DIGEST_PATTERN, Digest
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.media import MAX_REQUEST_BYTES
-from adyton_protocol.model_identity import SamplingDefaults
+from adyton_protocol.model_identity import ModelPin, SamplingDefaults
 
 CONFIG_NAME: Final = "enclave.toml"
 CONFIG_VERSION: Final = 1
@@ -35,7 +35,6 @@ DEFAULT_N_CTX_TOTAL: Final = 16_384
 DEFAULT_AUTHORITIES: Final = ("adyton.invalid", "ohttp.invalid")
 """``adyton.invalid`` is what our clients send, ``ohttp.invalid`` what gateways expect by convention."""
 
-_SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 
@@ -89,9 +88,10 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """One model to load; ``sha256`` is checked against the very bytes that are loaded.
+    """One model to load.
 
     Attributes:
+        pin: Checked against the very bytes that are loaded.
         role: A generator answers, and embeds as well if ``embeddings`` says so; an embedding model only embeds.
         matryoshka: The model was trained so that the head of a vector is a vector; callers may ask for fewer
             dimensions.
@@ -99,7 +99,7 @@ class ModelSettings:
 
     name: str
     path: Path
-    sha256: str
+    pin: ModelPin
     role: ModelRole
     embeddings: bool
     matryoshka: bool
@@ -376,9 +376,7 @@ def _model(table: _Table) -> ModelSettings:
     name = table.text("name")
     if not _MODEL_NAME.fullmatch(name):
         raise table.fail("name", "must be letters, digits and . _ : / -, at most 128 of them")
-    sha256 = table.text("sha256").removeprefix("sha256:")
-    if not _SHA256_HEX.fullmatch(sha256):
-        raise table.fail("sha256", "must be 64 lower-case hexadecimal digits")
+    pin = ModelPin(content=_digest(table, "content"), weights=_digest(table, "weights"))
     role = _role(table)
     embeddings = table.flag("embeddings", default=role == "embedding")
     if role == "embedding" and not embeddings:
@@ -389,7 +387,7 @@ def _model(table: _Table) -> ModelSettings:
     model = ModelSettings(
         name=name,
         path=Path(table.text("path")),
-        sha256=sha256,
+        pin=pin,
         role=role,
         embeddings=embeddings,
         matryoshka=matryoshka,
@@ -399,6 +397,13 @@ def _model(table: _Table) -> ModelSettings:
     )
     table.finish()
     return model
+
+
+def _digest(table: _Table, key: str) -> Digest:
+    text = table.text(key)
+    if not DIGEST_PATTERN.fullmatch(text):
+        raise table.fail(key, "must be sha256: and 64 lower-case hexadecimal digits")
+    return Digest(text)
 
 
 def _role(table: _Table) -> ModelRole:

@@ -7,16 +7,16 @@ absent from production images: a machine is tuned before it serves, and the encl
 
 Requests, by their one member:
 
-- ``load``: path, sha256, n_ctx. Answers with types of weights and what the model can take.
+- ``load``: path, and content and weights as pinned, or neither: the file is taken for what it is then. Answers with
+  types of weights and what the model can take.
 - ``measure``: ``engine`` (members of an ``[engine]`` table), streams, prompt_tokens, answer_tokens, max_sequences.
   Answers with the seconds of each token of the prompt and of each step of decoding, and why this is inexact.
 - ``identity``: name, sampling, n_ctx, ``engine``. Answers with the model's identity under these settings.
-- ``quantize``: path, target, type. Writes another file; answers with its digest and size.
+- ``quantize``: path, target, type. Writes another file; answers with its size.
 """
 
 import asyncio
 import ctypes
-import hashlib
 import json
 import statistics
 import sys
@@ -39,7 +39,12 @@ from adyton_enclave.engine.loaded_model import identity_of
 from adyton_enclave.engine.request import GenerationRequest, SamplingParams, Usage
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
 from adyton_enclave.engine.thread_pool import ThreadPool
+from adyton_protocol.digests import as_digest
 from adyton_protocol.errors import AdytonError, ConfigError
+from adyton_protocol.gguf_canonical import read_model
+from adyton_protocol.model_identity import ModelPin, model_content
+from adyton_protocol.random_access import BytesAccess
+from adyton_protocol.weights_tree import hash_weights
 
 _lib: Any = _bindings
 _SLACK_CELLS: Final = 64
@@ -77,7 +82,7 @@ class Prober:
     def __init__(self) -> None:
         """Load nothing yet."""
         self._model: LlamaModel | None = None
-        self._spec = ModelSpec(name="probe", path="", sha256="", n_ctx=0)
+        self._pin: ModelPin | None = None
 
     def answer(self, request: Mapping[str, object]) -> Answer:
         """Do what one request asks for.
@@ -105,9 +110,15 @@ class Prober:
 
     def _load(self, request: Mapping[str, object]) -> Answer:
         self.close()
-        path, sha256 = _text(request, "path"), _text(request, "sha256")
-        model = self._model = LlamaModel(path, sha256)
-        self._spec = ModelSpec(name="probe", path=path, sha256=sha256, n_ctx=0)
+        path = _text(request, "path")
+        if "content" in request:
+            pin = ModelPin(
+                content=as_digest(_text(request, "content")), weights=as_digest(_text(request, "weights"))
+            )
+        else:
+            pin = _pin_of(path)
+        model = self._model = LlamaModel(path, pin)
+        self._pin = pin
         return {
             "architecture": model.weights.architecture,
             "weights": sorted(model.weights.matrix_types),
@@ -120,10 +131,12 @@ class Prober:
         if not isinstance(sampling, dict):
             raise ConfigError("sampling must be a table")
         known = {name: value for name, value in sampling.items() if name != "max_tokens"}
+        if self._pin is None:
+            raise ConfigError("no model is loaded")
         spec = ModelSpec(
             name=_text(request, "name"),
-            path=self._spec.path,
-            sha256=self._spec.sha256,
+            path="",
+            pin=self._pin,
             n_ctx=_integer(request, "n_ctx"),
             sampling=SamplingParams(**known),
         )
@@ -143,9 +156,7 @@ class Prober:
             _text(request, "path").encode(), str(target).encode(), ctypes.byref(params)
         ):
             raise ConfigError(f"llama.cpp could not quantise the model to {kind}")
-        with target.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"sha256": digest, "size_bytes": target.stat().st_size}
+        return {"size_bytes": target.stat().st_size}
 
     def _measure(self, request: Mapping[str, object]) -> Answer:
         if self._model is None:
@@ -181,6 +192,16 @@ class Prober:
             "why_inexact": why_inexact(model.weights, config),
             "threads": config.compute_threads,
         }
+
+
+def _pin_of(path: str) -> ModelPin:
+    """What a file holds, to be loaded as just that: nobody trusts a measurement of speed."""
+    try:
+        source = BytesAccess(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"the model file cannot be read: {error.strerror}") from error
+    model = read_model([source])
+    return model_content(model, hash_weights(model, [source]).root()).pin
 
 
 def _made_up(count: int, model: LlamaModel) -> tuple[int, ...]:

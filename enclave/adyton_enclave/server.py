@@ -97,7 +97,7 @@ def _model_spec(model: ModelSettings) -> ModelSpec:
     return ModelSpec(
         name=model.name,
         path=str(model.path),
-        sha256=model.sha256,
+        pin=model.pin,
         n_ctx=model.n_ctx,
         generates=model.role == "generator",
         embeddings=model.embeddings,

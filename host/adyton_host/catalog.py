@@ -9,7 +9,9 @@
     [[model]]
     name = "adyton-small"
     file = "shipped/adyton-small.gguf"  # relative to the catalog
-    sha256 = "9f86d0…"
+    content = "sha256:9f86d0…"        # of what the file holds, however it is packed
+    weights = "sha256:60303a…"        # a part of that: the root of the tree over the tensors
+    sha256 = "fcde2b…"                # optional: of the file itself, for whoever copies it
     license = "Apache-2.0"
     n_ctx = 2048
     role = "generator"                # or "embedding"
@@ -19,7 +21,7 @@
     [model.sampling]
     temperature = 0.7
 
-The host only passes these facts on. The enclave checks the digest on the very bytes that it loads.
+The host only passes these facts on. The enclave checks the digests on the very bytes that it loads.
 """
 
 import tomllib
@@ -39,6 +41,8 @@ _KEYS: Final = frozenset(
     {
         "name",
         "file",
+        "content",
+        "weights",
         "sha256",
         "license",
         "n_ctx",
@@ -58,7 +62,8 @@ class CatalogModel:
     Attributes:
         name: The name by which clients ask for it.
         path: Absolute path of the GGUF file.
-        sha256: Hexadecimal SHA-256 of the file.
+        content: Digest of what the file holds; empty for a file that no catalog lists.
+        weights: Root of the tree over its tensors; as above.
         license: SPDX expression.
         n_ctx: Context window in tokens.
         role: ``generator``, ``embedding``, or another role that this version of the host does not start.
@@ -69,7 +74,8 @@ class CatalogModel:
 
     name: str
     path: Path
-    sha256: str
+    content: str
+    weights: str
     license: str
     n_ctx: int
     role: str
@@ -153,9 +159,6 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
     unknown = set(entry) - _KEYS
     if unknown:
         raise ConfigError(f"model {name!r} in {catalog} has unknown keys: {', '.join(sorted(unknown))}")
-    sha256 = _text(entry, "sha256", catalog).removeprefix("sha256:")
-    if len(sha256) != _SHA256_HEX_CHARS or not _HEX.issuperset(sha256):
-        raise ConfigError(f"model {name!r} in {catalog}: sha256 is not 64 lower-case hexadecimal digits")
     n_ctx = entry.get("n_ctx")
     if type(n_ctx) is not int or n_ctx <= 0:
         raise ConfigError(f"model {name!r} in {catalog}: n_ctx is not a positive number of tokens")
@@ -165,7 +168,8 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
     return CatalogModel(
         name=name,
         path=(catalog.resolve().parent / _text(entry, "file", catalog)).resolve(),
-        sha256=sha256,
+        content=_digest(entry, "content", catalog),
+        weights=_digest(entry, "weights", catalog),
         license=_text(entry, "license", catalog),
         n_ctx=n_ctx,
         role=_text(entry, "role", catalog) if "role" in entry else _GENERATOR,
@@ -173,6 +177,17 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
         matryoshka=_flag(entry, "matryoshka", catalog),
         sampling=sampling,
     )
+
+
+def _digest(entry: Mapping[str, object], key: str, catalog: Path) -> str:
+    value = _text(entry, key, catalog)
+    digits = value.removeprefix("sha256:")
+    if digits == value or len(digits) != _SHA256_HEX_CHARS or not _HEX.issuperset(digits):
+        raise ConfigError(
+            f"an entry of the catalog {catalog} has no sha256: and 64 lower-case hexadecimal digits under "
+            f"{key!r}; `adyton-models add` writes it"
+        )
+    return value
 
 
 def _flag(entry: Mapping[str, object], key: str, catalog: Path) -> bool:

@@ -74,7 +74,8 @@ def _model_table(model: CatalogModel) -> dict[str, object]:
     table: dict[str, object] = {
         "name": model.name,
         "path": str(model.path),
-        "sha256": model.sha256,
+        "content": model.content,
+        "weights": model.weights,
         "role": model.role,
         "n_ctx": model.n_ctx,
         "license": model.license,

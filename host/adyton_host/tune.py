@@ -3,7 +3,6 @@
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -120,7 +119,7 @@ def tune(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         probes = {model.name: stack.enter_context(_loaded(model))}
         for name, path in stack.enter_context(_variants(arguments, model, probes[model.name])):
-            probes[name] = stack.enter_context(_loaded(replace(model, path=path, sha256=_digest(path))))
+            probes[name] = stack.enter_context(_loaded(replace(model, path=path, content="", weights="")))
         outcome = _search(arguments, model, probes, overrides)
     if arguments.json:
         print(json.dumps(as_json(outcome)))
@@ -139,7 +138,8 @@ def _find(arguments: argparse.Namespace) -> CatalogModel:
         return CatalogModel(
             name=path.stem,
             path=path,
-            sha256=_digest(path),
+            content="",
+            weights="",
             license="unspecified",
             n_ctx=0,
             role="generator",
@@ -150,15 +150,11 @@ def _find(arguments: argparse.Namespace) -> CatalogModel:
     return choose(arguments.catalog if arguments.catalog is not None else default_catalog(), name)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextlib.contextmanager
 def _loaded(model: CatalogModel) -> Iterator[Probe]:
     with Probe() as probe:
-        probe.ask("load", path=str(model.path), sha256=model.sha256)
+        pin = {"content": model.content, "weights": model.weights} if model.content else {}
+        probe.ask("load", path=str(model.path), **pin)
         yield probe
 
 

@@ -2,7 +2,7 @@
 """The catalog: the one list of models that an appliance can serve.
 
 A TOML file with paths relative to itself. The host copies its facts into the enclave's configuration;
-the enclave checks the SHA-256 on the very bytes it loads.
+the enclave checks content and weights on the very bytes it loads.
 """
 
 import hashlib
@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adyton_protocol.errors import ConfigError
+from adyton_protocol.digests import Digest, as_digest
+from adyton_protocol.errors import ConfigError, LocalProtocolError
+from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
 
 VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -42,7 +44,11 @@ class Entry:
     file: str
     """Path of the GGUF, relative to the catalog."""
     sha256: str
-    """64 hexadecimal digits."""
+    """Of the file as it is, 64 hexadecimal digits: for whoever copies it."""
+    content: str
+    """Digest of what the file holds, however it is packed; `adyton-models identity` computes it."""
+    weights: str
+    """Root of the tree over its tensors, a part of the content."""
     license: str
     n_ctx: int
     role: str = "generator"
@@ -73,6 +79,22 @@ class Catalog:
                 return entry
         known = ", ".join(entry.name for entry in self.models) or "none"
         raise ConfigError(f"no model {wanted!r} in the catalog; it has: {known}")
+
+
+def identity_of(content: str, n_ctx: int, sampling: Sampling, cache: CacheProfile | None = None) -> Digest:
+    """The identity of a model as the enclave computes it, with the standard cache when none is given.
+
+    Raises:
+        ConfigError: The content is no digest.
+    """
+    try:
+        digest = as_digest(content)
+    except LocalProtocolError as error:
+        raise ConfigError(f"the content of a model is no digest: {error}") from error
+    defaults = SamplingDefaults(
+        temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p
+    )
+    return model_identity(content=digest, n_ctx=n_ctx, sampling=defaults, cache=cache or CacheProfile())
 
 
 def default_catalog() -> Path:

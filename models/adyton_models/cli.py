@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from adyton_models.commands import catalog, evaluate, task, train
+from adyton_models.commands import catalog, evaluate, identity, task, train
 from adyton_protocol.errors import ConfigError
 
 _UNUSABLE: Final = 2
@@ -29,6 +29,7 @@ examples:
   adyton-models export run/checkpoint.pt --out mine.gguf
   adyton-models eval --model mine.gguf --n 1000
   adyton-models add mine.gguf --name mine --license Apache-2.0
+  adyton-models identity mine --parts                  what clients see of it
 
 then serve it:
   adyton-host up --simulate --model mine"""
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (task, train, evaluate, catalog):
+    for module in (task, train, evaluate, catalog, identity):
         module.add_parsers(commands)
     return parser
 

@@ -24,7 +24,8 @@ from adyton_enclave.engine import (
     TextDelta,
     sampling_key,
 )
-from adyton_models.catalog import Sampling, sha256_of
+from adyton_models.catalog import Sampling
+from adyton_models.model_files import pin_of
 
 PARALLEL: Final = 16
 _KEY_STRIDE: Final = 1_000_003
@@ -75,7 +76,7 @@ class ServedModel:
             max_sequences=parallel,
             cache_cells=0,
         )
-        spec = ModelSpec(name="model", path=str(path), sha256=sha256_of(path), n_ctx=n_ctx)
+        spec = ModelSpec(name="model", path=str(path), pin=pin_of(path), n_ctx=n_ctx)
         self._engine = Engine(config, [spec]).start()
         self.model: LoadedModel = self._engine.models["model"]
 

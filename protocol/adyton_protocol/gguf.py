@@ -208,7 +208,7 @@ def read_header(source: RandomAccess) -> GgufFile:
         ModelFileError: It is no GGUF file, or exceeds a limit, or contradicts itself; or what the source raises.
     """
     cursor = _Cursor(source)
-    if cursor.take(4) != MAGIC:
+    if cursor.left < len(MAGIC) or cursor.take(len(MAGIC)) != MAGIC:
         raise ModelFileError("not a GGUF file: it begins with other bytes", check="magic")
     if (version := cursor.u32()) not in VERSIONS:
         raise ModelFileError(f"GGUF version {version}; known are 2 and 3, little-endian", check="version")

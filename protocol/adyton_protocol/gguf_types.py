@@ -64,7 +64,7 @@ class TensorType:
 
     Attributes:
         number: In the file.
-        name: As ggml and everybody write it.
+        name: As ggml writes it; people use capitals throughout.
         block_elements: Elements of a block; rows are whole blocks.
         block_bytes: Bytes of a block.
     """
@@ -78,34 +78,34 @@ class TensorType:
 TENSOR_TYPES: Final = {
     kind.number: kind
     for kind in (
-        TensorType(0, "F32", 1, 4),
-        TensorType(1, "F16", 1, 2),
-        TensorType(2, "Q4_0", 32, 18),
-        TensorType(3, "Q4_1", 32, 20),
-        TensorType(6, "Q5_0", 32, 22),
-        TensorType(7, "Q5_1", 32, 24),
-        TensorType(8, "Q8_0", 32, 34),
-        TensorType(10, "Q2_K", 256, 84),
-        TensorType(11, "Q3_K", 256, 110),
-        TensorType(12, "Q4_K", 256, 144),
-        TensorType(13, "Q5_K", 256, 176),
-        TensorType(14, "Q6_K", 256, 210),
-        TensorType(16, "IQ2_XXS", 256, 66),
-        TensorType(17, "IQ2_XS", 256, 74),
-        TensorType(18, "IQ3_XXS", 256, 98),
-        TensorType(19, "IQ1_S", 256, 50),
-        TensorType(20, "IQ4_NL", 32, 18),
-        TensorType(21, "IQ3_S", 256, 110),
-        TensorType(22, "IQ2_S", 256, 82),
-        TensorType(23, "IQ4_XS", 256, 136),
-        TensorType(26, "I32", 1, 4),
-        TensorType(29, "IQ1_M", 256, 56),
-        TensorType(30, "BF16", 1, 2),
-        TensorType(34, "TQ1_0", 256, 54),
-        TensorType(35, "TQ2_0", 256, 66),
-        TensorType(39, "MXFP4", 32, 17),
-        TensorType(40, "NVFP4", 64, 36),
-        TensorType(41, "Q1_0", 128, 18),
-        TensorType(42, "Q2_0", 64, 18),
+        TensorType(0, "f32", 1, 4),
+        TensorType(1, "f16", 1, 2),
+        TensorType(2, "q4_0", 32, 18),
+        TensorType(3, "q4_1", 32, 20),
+        TensorType(6, "q5_0", 32, 22),
+        TensorType(7, "q5_1", 32, 24),
+        TensorType(8, "q8_0", 32, 34),
+        TensorType(10, "q2_K", 256, 84),
+        TensorType(11, "q3_K", 256, 110),
+        TensorType(12, "q4_K", 256, 144),
+        TensorType(13, "q5_K", 256, 176),
+        TensorType(14, "q6_K", 256, 210),
+        TensorType(16, "iq2_xxs", 256, 66),
+        TensorType(17, "iq2_xs", 256, 74),
+        TensorType(18, "iq3_xxs", 256, 98),
+        TensorType(19, "iq1_s", 256, 50),
+        TensorType(20, "iq4_nl", 32, 18),
+        TensorType(21, "iq3_s", 256, 110),
+        TensorType(22, "iq2_s", 256, 82),
+        TensorType(23, "iq4_xs", 256, 136),
+        TensorType(26, "i32", 1, 4),
+        TensorType(29, "iq1_m", 256, 56),
+        TensorType(30, "bf16", 1, 2),
+        TensorType(34, "tq1_0", 256, 54),
+        TensorType(35, "tq2_0", 256, 66),
+        TensorType(39, "mxfp4", 32, 17),
+        TensorType(40, "nvfp4", 64, 36),
+        TensorType(41, "q1_0", 128, 18),
+        TensorType(42, "q2_0", 64, 18),
     )
 }

@@ -24,19 +24,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from adyton_protocol.digests import SHA256_BYTES, Digest, as_digest, jcs, sha256_hex
-from adyton_protocol.errors import LocalProtocolError, ModelFileError
+from adyton_protocol.digests import Digest, as_digest, jcs, sha256_hex
+from adyton_protocol.errors import ModelFileError
 from adyton_protocol.gguf import Value
 from adyton_protocol.gguf_canonical import GgufModel
 
-VERSION: Final = 1
+VERSION: Final = 2
 CONTENT_VERSION: Final = 1
 
 TOKENIZER_PREFIX: Final = "tokenizer."
 CHAT_TEMPLATE_PREFIX: Final = "tokenizer.chat_template"
 
 _KEYS_DOMAIN: Final = b"adyton model keys v1\x00"
-_HEX: Final = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,24 +165,41 @@ def check_weights(weights: Digest, pin: ModelPin) -> None:
 
 
 def model_identity(
-    *, gguf_sha256: str, n_ctx: int, sampling: SamplingDefaults, cache: CacheProfile
+    *,
+    content: Digest,
+    n_ctx: int,
+    sampling: SamplingDefaults,
+    cache: CacheProfile,
+    scorer: ScorerParts | None = None,
 ) -> Digest:
     """Return the identity of a model.
 
     Args:
-        gguf_sha256: SHA-256 of the file (weights, tokenizer, chat template, quantisation): 64 lower-case hex digits.
+        content: Digest of what its files hold.
         n_ctx: Most tokens of prompt and answer together.
         sampling: Defaults of requests.
         cache: Types of the KV cache.
+        scorer: What makes a scorer of it; None for a model that is none.
 
     Raises:
-        LocalProtocolError: The digest is not of its form.
+        LocalProtocolError: A digest is not of its form.
     """
-    if len(gguf_sha256) != 2 * SHA256_BYTES or not _HEX.issuperset(gguf_sha256):
-        raise LocalProtocolError("the digest of a model file has 64 lower-case hexadecimal digits")
-    facts = {
+    facts = identity_facts(content=content, n_ctx=n_ctx, sampling=sampling, cache=cache, scorer=scorer)
+    return sha256_hex(jcs(facts))
+
+
+def identity_facts(
+    *,
+    content: Digest,
+    n_ctx: int,
+    sampling: SamplingDefaults,
+    cache: CacheProfile,
+    scorer: ScorerParts | None = None,
+) -> dict[str, object]:
+    """The members of the JSON object whose digest is the identity; see :func:`model_identity`."""
+    return {
         "version": VERSION,
-        "gguf": f"sha256:{gguf_sha256}",
+        "content": as_digest(content),
         "n_ctx": n_ctx,
         # As floats, so that 1 and 1.0 in a configuration are one identity.
         "sampling": {
@@ -193,8 +209,13 @@ def model_identity(
             "min_p": float(sampling.min_p),
         },
         **asdict(cache),
+        "scorer": None
+        if scorer is None
+        else {
+            "adapter": as_digest(scorer.adapter),
+            "head": None if scorer.head is None else as_digest(scorer.head),
+        },
     }
-    return sha256_hex(jcs(facts))
 
 
 def _is_template(key: str) -> bool:

@@ -47,7 +47,8 @@ def test_a_file_is_tuned_and_its_settings_are_accepted(
     assert overrides["epoch_seconds"] == 600
     whole = EnclaveConfig(simulation_platform=tmp_path, models=(), overrides=overrides).to_toml(port=1)
     whole = whole.replace("model = []", "") + (
-        f'[[model]]\nname = "mine"\npath = "x"\nsha256 = "{tiny_file.sha256}"\nn_ctx = 64\n'
+        f'[[model]]\nname = "mine"\npath = "x"\n'
+        f'content = "{tiny_file.pin.content}"\nweights = "{tiny_file.pin.weights}"\nn_ctx = 64\n'
     )
     engine = parse_configuration(whole.encode()).engine
     assert {name: getattr(engine, name) for name in told["best"]} == told["best"]
@@ -92,7 +93,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.Captu
     """The measuring process says so, and lives on to say it."""
     (tmp_path / "bad.gguf").write_bytes(b"GGUF, not really")
     assert cli.main(["tune", str(tmp_path / "bad.gguf"), *QUICK]) == 2
-    assert "cannot load the model file" in capsys.readouterr().err
+    assert "GGUF version" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--streams", "--seconds", "--prompt-tokens", "--answer-tokens"])

@@ -28,7 +28,7 @@ from adyton_attestation.policy import (
 from adyton_attestation.policy_json import format_time
 from adyton_attestation.simulation.collateral import EVALUATION_NUMBER
 from adyton_attestation.simulation.installation import Installation, ensure_installation, write_file
-from adyton_protocol.digests import DIGEST_PATTERN, Digest, sha256_hex
+from adyton_protocol.digests import DIGEST_PATTERN, Digest, as_digest, sha256_hex
 from adyton_protocol.errors import ConfigError, ProtocolError
 from adyton_protocol.measurement import UNMEASURED, simulated_mrenclave
 from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
@@ -164,7 +164,7 @@ def stated_by(path: Path) -> tuple[Digest, list[tuple[str, Digest]]]:
             (
                 str(model["name"]),
                 model_identity(
-                    gguf_sha256=str(model["sha256"]).removeprefix("sha256:"),
+                    content=as_digest(str(model["content"])),
                     n_ctx=int(model["n_ctx"]),
                     sampling=SamplingDefaults(
                         **{

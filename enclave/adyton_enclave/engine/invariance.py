@@ -15,14 +15,11 @@ called exact here was measured (``bench/invariance.py``) on x86-64 with AVX-512,
 mixtures of experts, quantisations that nobody measured.
 """
 
-import ctypes
 from dataclasses import dataclass
-from typing import Any, Final
-
-from llama_cpp import llama_cpp as _bindings
+from typing import Final
 
 from adyton_enclave.engine.settings import EngineConfig
-from adyton_protocol.errors import ConfigError
+from adyton_protocol.gguf_canonical import GgufModel
 
 ARCHITECTURES: Final = frozenset({"llama", "qwen2", "qwen3"})
 """``general.architecture`` of the models whose graphs consist of what was measured."""
@@ -37,20 +34,9 @@ TWO_ROWS: Final = frozenset({"f32", "f16", "bf16", "iq4_nl"})
 """Types that do so for two rows and more."""
 
 _REPACKED: Final = frozenset({"q4_K", "q2_K"})
-_EMBEDDING: Final = b"token_embd.weight"
-_OUTPUT: Final = b"output.weight"
+_EMBEDDING: Final = "token_embd.weight"
+_OUTPUT: Final = "output.weight"
 _MATRIX_DIMENSIONS: Final = 2
-_MAX_DIMENSIONS: Final = 4
-_GGUF_STRING: Final = 8
-
-# llama-cpp-python binds no GGUF reader. libllama's own handle finds the copy of ggml that it uses.
-_library: Any = _bindings
-
-
-class _InitParams(ctypes.Structure):
-    """``struct gguf_init_params``."""
-
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,27 +64,26 @@ class Weights:
         return bool(self.matrix_types & TWO_ROWS)
 
 
-def read_weights(data: bytearray) -> Weights:
-    """Read types and shapes of all tensors with ggml's own reader; no weight is touched.
-
-    Args:
-        data: The verified bytes of a GGUF file.
-
-    Raises:
-        ConfigError: They are no GGUF file.
-    """
-    if not data:
-        raise ConfigError("llama.cpp cannot load the model file")
-    buffer = (ctypes.c_char * len(data)).from_buffer(data)
-    params = _InitParams(no_alloc=True, ctx=None)
-    handle = _call("gguf_init_from_buffer", ctypes.c_void_p, buffer, ctypes.c_size_t(len(data)), params)
-    if not handle:
-        raise ConfigError("llama.cpp cannot load the model file")
-    header = ctypes.c_void_p(handle)
-    try:
-        return _weights(header)
-    finally:
-        _call("gguf_free", None, header)
+def read_weights(model: GgufModel) -> Weights:
+    """Types and shapes of all tensors, from the header alone."""
+    types: dict[str, str] = {}
+    has_experts = False
+    for name, tensor in model.tensors.items():
+        dimensions = max((axis + 1 for axis, size in enumerate(tensor.shape) if size > 1), default=1)
+        if dimensions < _MATRIX_DIMENSIONS:
+            continue
+        has_experts = has_experts or dimensions > _MATRIX_DIMENSIONS
+        types[name] = tensor.type.name
+    if _OUTPUT in types:
+        # Then embeddings are looked up and never multiplied.
+        types.pop(_EMBEDDING, None)
+    architecture = model.metadata.get("general.architecture")
+    text = None if architecture is None else architecture.text
+    return Weights(
+        architecture="" if text is None else text.decode("utf-8", "replace"),
+        matrix_types=frozenset(types.values()),
+        has_experts=has_experts,
+    )
 
 
 def why_inexact(weights: Weights, config: EngineConfig) -> str | None:
@@ -123,40 +108,3 @@ def why_inexact(weights: Weights, config: EngineConfig) -> str | None:
         kinds = ", ".join(sorted(weights.matrix_types & TWO_ROWS))
         return f"weights of type {kinds} need engine.n_ubatch to be engine.n_batch"
     return None
-
-
-def _weights(header: ctypes.c_void_p) -> Weights:
-    types: dict[bytes, str] = {}
-    has_experts = False
-    for index in range(_call("gguf_get_n_tensors", ctypes.c_int64, header)):
-        number = ctypes.c_int64(index)
-        sizes = _call("gguf_get_tensor_ne", ctypes.POINTER(ctypes.c_int64), header, number)[:_MAX_DIMENSIONS]
-        dimensions = max((axis + 1 for axis, size in enumerate(sizes) if size > 1), default=1)
-        if dimensions < _MATRIX_DIMENSIONS:
-            continue
-        has_experts = has_experts or dimensions > _MATRIX_DIMENSIONS
-        name = _call("gguf_get_tensor_name", ctypes.c_char_p, header, number)
-        kind = ctypes.c_int(_call("gguf_get_tensor_type", ctypes.c_int, header, number))
-        types[name] = _call("ggml_type_name", ctypes.c_char_p, kind).decode("ascii")
-    if _OUTPUT in types:
-        # Then embeddings are looked up and never multiplied.
-        types.pop(_EMBEDDING, None)
-    return Weights(
-        architecture=_architecture(header), matrix_types=frozenset(types.values()), has_experts=has_experts
-    )
-
-
-def _architecture(header: ctypes.c_void_p) -> str:
-    found = _call("gguf_find_key", ctypes.c_int64, header, b"general.architecture")
-    key = ctypes.c_int64(found)
-    if found < 0 or _call("gguf_get_kv_type", ctypes.c_int, header, key) != _GGUF_STRING:
-        return ""
-    text: bytes = _call("gguf_get_val_str", ctypes.c_char_p, header, key)
-    return text.decode("utf-8", "replace")
-
-
-def _call(name: str, result: Any, *arguments: object) -> Any:
-    """Call a function of ggml that the binding leaves out."""
-    function = getattr(_library._lib, name)  # noqa: SLF001  # its handle, see above
-    function.restype = result
-    return function(*arguments)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp as _bindings
 
 from adyton_enclave.engine.invariance import read_weights
-from adyton_enclave.engine.model_file import CookieFile, read_verified
+from adyton_enclave.engine.model_file import CookieFile, read_pinned
 from adyton_enclave.engine.settings import OWN_SEQUENCES, EngineConfig, KvType
 from adyton_protocol.errors import ConfigError, EngineStopped, OutOfMemory
+from adyton_protocol.model_identity import ModelPin
 
 _lib: Any = _bindings
 
@@ -52,20 +53,21 @@ class NoKvSlot(OutOfMemory):
 class LlamaModel:
     """Weights and vocabulary. Thread-safe for reading."""
 
-    def __init__(self, path: str, sha256: str, *, batch_invariant: bool = True) -> None:
+    def __init__(self, path: str, pin: ModelPin, *, batch_invariant: bool = True) -> None:
         """Load the file's verified bytes into memory.
 
         Args:
             path: A file under the host's control.
-            sha256: Expected digest.
+            pin: What it has to hold.
             batch_invariant: Let llama.cpp use no kernel whose results depend on the batch where another is at
                 hand. All models of a process must agree: ggml asks once, when it first multiplies by a K-quant.
 
         Raises:
-            ConfigError: The file is missing, has another digest, or is no model that llama.cpp can load.
+            ModelFileError: The file is malformed, or not the one that is pinned.
+            ConfigError: It is missing, or no model that llama.cpp can load.
         """
-        data = read_verified(path, sha256)
-        self.weights = read_weights(data)
+        model, data = read_pinned(path, pin)
+        self.weights = read_weights(model)
         params = _lib.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = self.weights.repack or not batch_invariant

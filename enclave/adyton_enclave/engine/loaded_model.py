@@ -20,7 +20,7 @@ class LoadedModel:
 
     Attributes:
         name: As callers write it.
-        identity: One digest over everything that can change an answer: the GGUF's bytes (weights, tokenizer,
+        identity: One digest over everything that can change an answer: what the files hold (weights, tokenizer,
             chat template, quantisation), context length, KV types and sampling defaults.
         n_ctx: Most tokens of prompt and answer together.
         n_vocab: Size of the vocabulary.
@@ -41,7 +41,7 @@ class LoadedModel:
                 the engine cannot keep the model's past; or answers cannot be reproduced though the configuration
                 requires it.
         """
-        self.llama = LlamaModel(spec.path, spec.sha256, batch_invariant=config.batch_invariant)
+        self.llama = LlamaModel(spec.path, spec.pin, batch_invariant=config.batch_invariant)
         limit = min(self.llama.n_ctx_train, config.n_ctx_total) if spec.decodes else self.llama.n_ctx_train
         if not 1 < spec.n_ctx <= limit:
             self.llama.close()
@@ -161,7 +161,7 @@ def identity_of(spec: ModelSpec, config: EngineConfig) -> Digest:
     """The identity of a model under a configuration; its file is not looked at."""
     sampling = spec.sampling
     return model_identity(
-        gguf_sha256=spec.sha256.removeprefix("sha256:"),
+        content=spec.pin.content,
         n_ctx=spec.n_ctx,
         sampling=SamplingDefaults(
             temperature=sampling.temperature,

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a model from bytes whose digest was checked: no gap between the check and the use.
+"""Loads a model from bytes whose digests were checked: no gap between the check and the use.
 
-The host controls the file and may swap it between two reads. So it is read once, the SHA-256 is taken of those
-very bytes, and llama.cpp gets a ``FILE *`` (glibc's ``fopencookie``) that reads from them. The path is never
-opened again, and memory mapping is off, because mapped pages would come from the host's file after all.
+The host controls the file and may swap it between two reads. So it is read once, parsed and hashed in memory, and
+llama.cpp gets a ``FILE *`` (glibc's ``fopencookie``) that reads the canonical header, which we wrote, and those very
+tensors. The path is never opened again, and memory mapping is off, because mapped pages would come from the host's
+file after all.
 """
 
 import ctypes
-import hashlib
-import hmac
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from adyton_protocol.errors import ConfigError
+from adyton_protocol.gguf_canonical import GgufModel, read_model
+from adyton_protocol.model_identity import ModelPin, check_header, check_weights
+from adyton_protocol.random_access import BytesAccess
+from adyton_protocol.weights_tree import hash_weights
 
 _READ_BYTES: Final = 16 * 1024 * 1024
 _SEEK_SET: Final = 0
@@ -38,17 +41,33 @@ class _CookieFunctions(ctypes.Structure):
     )
 
 
-def read_verified(path: str, sha256: str) -> bytearray:
-    """Read a whole file once and check the digest of what was read.
+def read_pinned(path: str, pin: ModelPin) -> tuple[GgufModel, bytearray]:
+    """Read a whole file once, and make of it what llama.cpp gets: the canonical file of the pinned model.
 
     Args:
         path: A file under the host's control.
-        sha256: Expected SHA-256, hexadecimal, with or without the prefix ``sha256:``; from the measured
-            configuration.
+        pin: What it has to hold; from the measured configuration.
 
     Raises:
-        ConfigError: The file cannot be read, or its bytes have another digest.
+        ModelFileError: The file is malformed, or holds another model.
+        ConfigError: It cannot be read.
     """
+    source = BytesAccess(_read(path))
+    model = read_model([source])
+    # SECURITY: the header first; nothing is done with a tensor of a model that is not the pinned one.
+    check_header(model, pin)
+    check_weights(hash_weights(model, [source]).root(), pin)
+    image = bytearray(model.size_bytes)
+    image[: len(model.header)] = model.header
+    target = memoryview(image)
+    for placement in model.placements:
+        end = placement.offset + placement.size_bytes
+        source.read_into(placement.source_offset, target[placement.offset : end])
+    target.release()
+    return model, image
+
+
+def _read(path: str) -> bytearray:
     try:
         with Path(path).open("rb", buffering=0) as file:
             data = bytearray(os.fstat(file.fileno()).st_size)
@@ -62,9 +81,7 @@ def read_verified(path: str, sha256: str) -> bytearray:
             view.release()
     except OSError as error:
         raise ConfigError(f"the model file cannot be read: {error.strerror}") from error
-    digest = hashlib.sha256(data).hexdigest()
-    if filled != len(data) or not hmac.compare_digest(digest, sha256.removeprefix("sha256:")):
-        raise ConfigError(f"the model file has digest sha256:{digest}, which is not the one configured")
+    del data[filled:]
     return data
 
 

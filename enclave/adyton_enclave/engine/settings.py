@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from adyton_enclave.engine.request import SamplingParams
 from adyton_protocol.errors import ConfigError
+from adyton_protocol.model_identity import ModelPin
 
 KvType = Literal["f16", "q8_0", "q4_0"]
 """Element types of the KV cache.
@@ -108,8 +109,8 @@ class ModelSpec:
 
     Attributes:
         name: What callers write in ``model``.
-        path: A GGUF file. The host may swap it at will; only ``sha256`` is trusted.
-        sha256: Expected digest of the whole file: 64 lower-case hex digits, with or without ``sha256:``.
+        path: A GGUF file. The host may swap it at will; only ``pin`` is trusted.
+        pin: What the file has to hold.
         n_ctx: Most tokens of prompt and answer together, per sequence.
         generates: Give it a KV cache and let it answer.
         scores: Give it a KV cache and let it judge answers; what only scores answers nobody.
@@ -120,7 +121,7 @@ class ModelSpec:
 
     name: str
     path: str
-    sha256: str
+    pin: ModelPin
     n_ctx: int
     generates: bool = True
     scores: bool = False

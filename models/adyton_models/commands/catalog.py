@@ -6,19 +6,29 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from adyton_models.catalog import Catalog, Entry, read_catalog, render_catalog, sha256_of, with_entry
+from adyton_models.catalog import (
+    Catalog,
+    Entry,
+    identity_of,
+    read_catalog,
+    render_catalog,
+    sha256_of,
+    with_entry,
+)
 from adyton_models.commands.arguments import add_catalog, new_parser, positive
+from adyton_models.model_files import read_files
 from adyton_protocol.errors import ConfigError
 
 _LIST: Final = """\
-List the models of the catalog: name, size, licence, whether the file is there and has the listed SHA-256.
-A star marks the one that is served when none is named. Exit status 1 when a file is missing or differs."""
+List the models of the catalog: name, size, licence, whether the file is there and has the listed SHA-256, and
+the identity that clients see. A star marks the one that is served when none is named. Exit status 1 when a file
+is missing or differs. `adyton-models identity` reads the files and computes everything anew."""
 _LIST_EXAMPLES: Final = """\
   adyton-models list
   adyton-models list --json"""
 
 _ADD: Final = """\
-Register a GGUF file in the catalog: computes its SHA-256 and writes an entry, in the place of an older
+Register a GGUF file in the catalog: computes what it holds and writes an entry, in the place of an older
 one of the same name. Serve it with: adyton-host up --simulate --model NAME"""
 _ADD_EXAMPLES: Final = """\
   adyton-models add mine.gguf --name mine --license Apache-2.0
@@ -74,6 +84,8 @@ def run_list(arguments: argparse.Namespace) -> int:
                 "state": _state(path, entry.sha256),
                 "file": entry.file,
                 "sha256": entry.sha256,
+                "content": entry.content,
+                "identity": identity_of(entry.content, entry.n_ctx, entry.sampling),
                 "description": entry.description,
             }
         )
@@ -86,16 +98,14 @@ def run_list(arguments: argparse.Namespace) -> int:
             print(
                 f"{star} {row['name']:20} {size:>10}  {row['license']:12} {row['state']:16} {row['description']}"
             )
+            print(f"  {'':20} {row['identity']}")
     return 0 if all(row["state"] == "ok" for row in listed) else 1
 
 
 def run_add(arguments: argparse.Namespace) -> int:
     """Write an entry."""
     path: Path = arguments.file
-    digest = sha256_of(path)
-    with path.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise ConfigError(f"{path} is not a GGUF file")
+    content = read_files(path).content
     if arguments.matryoshka and not (arguments.embeddings or arguments.only_embeddings):
         raise ConfigError("--matryoshka needs --embeddings or --only-embeddings")
     file: Path = arguments.catalog
@@ -104,7 +114,9 @@ def run_add(arguments: argparse.Namespace) -> int:
     entry = Entry(
         name=arguments.name,
         file=full.relative_to(base).as_posix() if full.is_relative_to(base) else full.as_posix(),
-        sha256=digest,
+        sha256=sha256_of(path),
+        content=content.digest,
+        weights=content.weights,
         license=arguments.license,
         n_ctx=arguments.n_ctx,
         role="embedding" if arguments.only_embeddings else "generator",
@@ -114,5 +126,5 @@ def run_add(arguments: argparse.Namespace) -> int:
     )
     changed = with_entry(catalog, entry, make_default=arguments.default)
     file.write_text(render_catalog(changed), encoding="utf-8")
-    print(f"{entry.name}: {entry.file}, SHA-256 {digest}")
+    print(f"{entry.name}: {entry.file}, identity {identity_of(entry.content, entry.n_ctx, entry.sampling)}")
     return 0

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adyton_attestation.simulation.install import stated_by
-from adyton_protocol.digests import sha256_hex
+from adyton_protocol.digests import Digest, sha256_hex
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
 
-GGUF = "ab" * 32
-MINIMAL = f'[[model]]\nname = "m"\nsha256 = "{GGUF}"\nn_ctx = 64\npath = "m.gguf"\n'
+CONTENT = Digest("sha256:" + "ab" * 32)
+MINIMAL = f'[[model]]\nname = "m"\ncontent = "{CONTENT}"\nweights = "sha256:{"cd" * 32}"\nn_ctx = 64\npath = "m.gguf"\n'
 
 
 def stated(tmp_path: Path, text: str) -> tuple[str, list[tuple[str, str]]]:
@@ -28,7 +28,7 @@ def test_left_out_values_are_the_enclaves_defaults(tmp_path: Path) -> None:
     """A minimal file states the digest of its bytes and the identity under all defaults."""
     digest, models = stated(tmp_path, MINIMAL)
     assert digest == sha256_hex(MINIMAL.encode())
-    identity = model_identity(gguf_sha256=GGUF, n_ctx=64, sampling=SamplingDefaults(), cache=CacheProfile())
+    identity = model_identity(content=CONTENT, n_ctx=64, sampling=SamplingDefaults(), cache=CacheProfile())
     assert models == [("m", identity)]
 
 
@@ -41,7 +41,7 @@ def test_written_values_count(tmp_path: Path) -> None:
     )
     _, models = stated(tmp_path, text)
     identity = model_identity(
-        gguf_sha256=GGUF,
+        content=CONTENT,
         n_ctx=64,
         sampling=SamplingDefaults(temperature=1.0),
         cache=CacheProfile(kv_type_v="f16"),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks rest on: models that load and never end, comparisons that favour nobody, honest slopes."""
 
-import hashlib
 import itertools
 from pathlib import Path
 
@@ -14,6 +13,9 @@ from hypothesis import strategies as st
 
 from adyton_enclave.engine import Engine, EngineConfig, Finished, ModelSpec, SamplingParams
 from adyton_enclave.engine.request import GenerationRequest
+from adyton_models.model_files import pin_of
+from adyton_protocol.digests import Digest
+from adyton_protocol.model_identity import ModelPin
 from peers import Settings, engine_overrides, llama_server_options
 from random_models import FORMATS, NAMES, SHAPES, Format, Shape, _random_blocks, _tokenizer, write_model
 from report import ratio
@@ -22,15 +24,15 @@ from soak import trend
 
 _TINY = Shape(width=64, layers=2, heads=2, kv_heads=1, inner=96, vocabulary=1100, context=512, head=32)
 
+PIN = ModelPin(content=Digest("sha256:" + "0" * 64), weights=Digest("sha256:" + "1" * 64))
+
 
 @pytest.mark.parametrize("kind", FORMATS)
 async def test_random_model_answers_to_its_limit(tmp_path: Path, kind: Format):
     """A made model loads, tokenizes ordinary text into few tokens, and draws no control token, however hot."""
     path = tmp_path / "tiny.gguf"
     write_model(path, "tiny", _TINY, kind)
-    spec = ModelSpec(
-        name="tiny", path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_ctx=512
-    )
+    spec = ModelSpec(name="tiny", path=str(path), pin=pin_of(path), n_ctx=512)
     engine = Engine(EngineConfig(threads=1, n_ctx_total=1024), [spec]).start()
     try:
         model = engine.models["tiny"]
@@ -118,7 +120,7 @@ def test_slopes_tell_a_leak_from_noise():
 def test_settings_reach_both_servers():
     """Each setting is on llama-server's command line and in our configuration."""
     settings = Settings(
-        path=Path("/m.gguf"), sha256="0" * 64, n_ctx=77, n_cells=1234, sequences=5, threads=3, n_batch=96
+        path=Path("/m.gguf"), pin=PIN, n_ctx=77, n_cells=1234, sequences=5, threads=3, n_batch=96
     )
     options = dict(itertools.pairwise(llama_server_options(settings)))
     ours = engine_overrides(settings)

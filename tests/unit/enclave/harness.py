@@ -50,7 +50,8 @@ attester = "gramine"
 [[model]]
 name = "fake"
 path = "fake.gguf"
-sha256 = "{digest}"
+content = "{digest}"
+weights = "{digest}"
 n_ctx = 256
 license = "CC0-1.0"
 {model_extra}
@@ -62,7 +63,7 @@ max_tokens = 40
 
 def configuration(extra: str = "", model_extra: str = "") -> Configuration:
     """A valid configuration, with more members on request, of the file and of its one model."""
-    text = CONFIG.format(extra=extra, model_extra=model_extra, digest="a" * 64)
+    text = CONFIG.format(extra=extra, model_extra=model_extra, digest="sha256:" + "a" * 64)
     return parse_configuration(text.encode())
 
 

@@ -165,7 +165,7 @@ def test_the_factory_makes_the_simulated_attester(installation: Installation) ->
     """The configuration alone chooses it."""
     text = (
         f'version = 1\nattester = "simulated"\nsimulation_platform = "{installation.directory}/platform"\n'
-        f'[[model]]\nname = "m"\npath = "m"\nsha256 = "{"0" * 64}"\nn_ctx = 64\n'
+        f'[[model]]\nname = "m"\npath = "m"\ncontent = "sha256:{"0" * 64}"\nweights = "sha256:{"0" * 64}"\nn_ctx = 64\n'
     )
     attester = make_attester(parse_configuration(text.encode()))
     assert isinstance(attester, simulation.SimulatedAttester)
@@ -179,7 +179,7 @@ def test_an_image_without_the_simulator_cannot_simulate(installation: Installati
         path.write_bytes(content)
     (tmp_path / "enclave.toml").write_text(
         f'version = 1\nattester = "simulated"\nsimulation_platform = "{installation.directory}/platform"\n'
-        f'[[model]]\nname = "m"\npath = "m"\nsha256 = "{"0" * 64}"\nn_ctx = 64\n'
+        f'[[model]]\nname = "m"\npath = "m"\ncontent = "sha256:{"0" * 64}"\nweights = "sha256:{"0" * 64}"\nn_ctx = 64\n'
     )
     # A directory entry comes before the editable installation's; -P keeps the working directory out.
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['x']; "

@@ -181,7 +181,7 @@ def test_no_body_raises_anything_else(body: dict[str, object]) -> None:
 
 def _model(lines: str) -> bytes:
     head = 'version = 1\nattester = "gramine"\n[[model]]\nname = "m"\npath = "m.gguf"\nn_ctx = 64\n'
-    return f'{head}sha256 = "{"a" * 64}"\n{lines}'.encode()
+    return f'{head}content = "sha256:{"a" * 64}"\nweights = "sha256:{"b" * 64}"\n{lines}'.encode()
 
 
 def test_the_configuration_says_what_a_model_may_do() -> None:

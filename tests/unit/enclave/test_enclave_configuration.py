@@ -17,7 +17,8 @@ from adyton_enclave.privacy import Profile
 from adyton_protocol.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
-MODEL = f'[[model]]\nname = "m"\npath = "m.gguf"\nsha256 = "{"0" * 64}"\nn_ctx = 64\n'
+PIN = f'content = "sha256:{"0" * 64}"\nweights = "sha256:{"1" * 64}"\n'
+MODEL = f'[[model]]\nname = "m"\npath = "m.gguf"\n{PIN}n_ctx = 64\n'
 MINIMAL = 'version = 1\nattester = "gramine"\n' + MODEL
 
 
@@ -91,8 +92,8 @@ def test_a_wrong_key_is_named(line: str, key: str) -> None:
         ('name = "m"', 'name = "a b"', "name"),
         ("n_ctx = 64", "n_ctx = 64\nmmap = true", "mmap"),
         ("n_ctx = 64", "", "n_ctx"),
-        ("0" * 64, "0" * 63, "sha256"),
-        ("0" * 64, "G" * 64, "sha256"),
+        ("0" * 64, "0" * 63, "content"),
+        ("sha256:1", "1", "weights"),
         ('path = "m.gguf"', 'path = "m.gguf"\nrole = "scorer"', "role"),
         ("n_ctx = 64", "n_ctx = 64\n[model.sampling]\ntemperature = -1", "temperature"),
         ("n_ctx = 64", "n_ctx = 64\n[model.sampling]\ntop_p = nan", "top_p"),
@@ -145,9 +146,7 @@ def test_the_documented_file_parses() -> None:
     """The example in the README is one that works."""
     readme = (ROOT / "enclave" / "README.md").read_text()
     (example,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
-    parse_configuration(
-        example.replace('sha256 = "…"', f'sha256 = "{"0" * 64}"').replace('"…"', '"m"').encode()
-    )
+    parse_configuration(example.replace('"sha256:…"', f'"sha256:{"0" * 64}"').replace('"…"', '"m"').encode())
     assert "version = 1" in CONFIG
 
 

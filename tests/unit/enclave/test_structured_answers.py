@@ -60,9 +60,7 @@ def enclave_of(template: str, directory: Path) -> Iterator[Enclave]:
         marks=MARKS if template != "generic" else (),
         controls=CONTROLS if template != "generic" else (),
     )
-    spec = ModelSpec(
-        name="fake", path=str(model.path), sha256=model.sha256, n_ctx=4096, sampling=SamplingParams()
-    )
+    spec = ModelSpec(name="fake", path=str(model.path), pin=model.pin, n_ctx=4096, sampling=SamplingParams())
     engine = Engine(EngineConfig(threads=1, n_ctx_total=16384), [spec]).start()
     try:
         yield Enclave(engine=engine)  # type: ignore[arg-type]  # the real one fits as well

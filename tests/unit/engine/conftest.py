@@ -39,7 +39,7 @@ def start() -> Iterator[Callable[..., Engine]]:
         spec = ModelSpec(
             name="tiny",
             path=str(model.path),
-            sha256=model.sha256,
+            pin=model.pin,
             n_ctx=n_ctx,
             generates=generates,
             embeddings=embeddings,

@@ -106,7 +106,7 @@ def _feed(context: LlamaContext, batch: LlamaBatch, tokens: list[int], start: in
 
 def test_a_compaction_changes_no_bit_and_keeps_sharing(tiny: TinyModel) -> None:
     """Dropping a neighbour, compacting and filling up to the last cell leaves a sequence's logits as they are."""
-    model = LlamaModel(str(tiny.path), tiny.sha256)
+    model = LlamaModel(str(tiny.path), tiny.pin)
     context = LlamaContext(model, EngineConfig(threads=1, n_ctx_total=1024, max_sequences=4))
     batch = LlamaBatch(512)
     budget = KvBudget(context.n_cells)

@@ -40,7 +40,7 @@ class Probe:
     """An engine with its defaults, and how long a first token takes there."""
 
     def __init__(self, model: TinyModel) -> None:
-        spec = ModelSpec(name="tiny", path=str(model.path), sha256=model.sha256, n_ctx=512)
+        spec = ModelSpec(name="tiny", path=str(model.path), pin=model.pin, n_ctx=512)
         self.engine = Engine(EngineConfig(threads=1), [spec]).start()
 
     async def first_token(self, wanted: GenerationRequest) -> tuple[float, int]:

@@ -24,7 +24,7 @@ _HOSTILE = st.lists(
 @pytest.fixture(scope="module")
 def llama(tiny: TinyModel) -> LlamaModel:
     """The tiny model's vocabulary."""
-    return LlamaModel(str(tiny.path), tiny.sha256)
+    return LlamaModel(str(tiny.path), tiny.pin)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ TOOLS = (
 def marked(tmp_path_factory: pytest.TempPathFactory) -> LlamaModel:
     """A vocabulary in which marks are user-defined tokens."""
     model = make_tiny_gguf(tmp_path_factory.mktemp("marked") / "marked.gguf", marks=MARKS)
-    return LlamaModel(str(model.path), model.sha256)
+    return LlamaModel(str(model.path), model.pin)
 
 
 @settings(max_examples=200, deadline=None)
@@ -202,7 +202,7 @@ def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
     """Chat on it is the caller's mistake."""
     bare = make_tiny_gguf(tmp_path / "bare.gguf", template=None)
     model = LoadedModel(
-        ModelSpec(name="b", path=str(bare.path), sha256=bare.sha256, n_ctx=64), EngineConfig(threads=1)
+        ModelSpec(name="b", path=str(bare.path), pin=bare.pin, n_ctx=64), EngineConfig(threads=1)
     )
     with pytest.raises(InvalidRequest):
         model.apply_chat_template([{"role": "user", "content": "x"}])

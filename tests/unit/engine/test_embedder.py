@@ -127,7 +127,7 @@ async def test_the_result_is_typed_and_counted(tiny: TinyModel, start: Start) ->
 
 def _states(model: TinyModel, tokens: tuple[int, ...]) -> tuple[np.ndarray, str]:
     """Hidden states in one piece, and the pooling."""
-    loaded = LlamaModel(str(model.path), model.sha256)
+    loaded = LlamaModel(str(model.path), model.pin)
     context = EmbeddingContext(loaded, EngineConfig(threads=1), n_ctx=256)
     rows = context.compute([(tokens, 0)]).astype(np.float64)
     pooling = pooling_of(loaded)
@@ -158,7 +158,7 @@ async def test_pooling_is_what_the_file_says(
 async def test_a_long_texts_mean_is_over_all_its_pieces(tiny: TinyModel, start: Start) -> None:
     """A decoder's vector of a text of several steps is the mean of the states of all its tokens."""
     tokens = texts((STEP_TOKENS * 2 + 40,))[0]
-    loaded = LlamaModel(str(tiny.path), tiny.sha256)
+    loaded = LlamaModel(str(tiny.path), tiny.pin)
     context = EmbeddingContext(loaded, EngineConfig(threads=1), n_ctx=512)
     rows = [
         context.compute([(tokens[begin : begin + 50], begin)]).copy() for begin in range(0, len(tokens), 50)
@@ -304,8 +304,10 @@ import sys
 from adyton_enclave.engine.embedding_context import EmbeddingContext
 from adyton_enclave.engine.llama import LlamaModel
 from adyton_enclave.engine.settings import EngineConfig
+from adyton_models.model_files import pin_of
+from pathlib import Path
 
-model = LlamaModel(*sys.argv[1:])
+model = LlamaModel(sys.argv[1], pin_of(Path(sys.argv[1])))
 context = EmbeddingContext(model, EngineConfig(threads=1), 512)
 texts = [[10 + 3 * i for i in range(40)], [200 - i for i in range(60)]]
 context.compute([(text, 0) for text in texts])
@@ -323,7 +325,7 @@ sys.stdin.readline()
 
 def test_erasing_leaves_nothing_of_the_cache(tiny: TinyModel) -> None:
     """Bytes of the keys and values of every text of a step are in memory before, and nowhere after."""
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tiny.path), tiny.sha256]
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tiny.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None

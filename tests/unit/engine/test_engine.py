@@ -261,7 +261,7 @@ async def test_what_ended_is_overwritten_while_others_run(tiny: TinyModel, start
 async def test_several_models_share_the_loop(tiny: TinyModel, ending: TinyModel) -> None:
     """Each answers as it does alone."""
     specs = [
-        ModelSpec(name=name, path=str(model.path), sha256=model.sha256, n_ctx=256)
+        ModelSpec(name=name, path=str(model.path), pin=model.pin, n_ctx=256)
         for name, model in (("tiny", tiny), ("ending", ending))
     ]
     engine = Engine(EngineConfig(threads=1, n_ctx_total=512, max_sequences=4), specs).start()

@@ -26,13 +26,16 @@ SCRIPT = f"""
 import asyncio, sys
 from adyton_enclave.engine import Engine, EngineConfig, GenerationRequest, ModelSpec
 from adyton_enclave.engine.llama import LlamaBatch, LlamaContext, LlamaModel
+from adyton_models.model_files import pin_of
+from pathlib import Path
 
 PROMPT = tuple(10 + 3 * i for i in range(40))
-path, sha256 = sys.argv[1:]
+path = sys.argv[1]
+pin = pin_of(Path(path))
 config = EngineConfig(threads=1, n_ctx_total=16384, max_sequences=4)
 
 def needle():
-    model = LlamaModel(path, sha256)
+    model = LlamaModel(path, pin)
     context = LlamaContext(model, config)
     batch = LlamaBatch(40)
     batch.add(PROMPT, 0, 0, wants_logits=False)
@@ -55,7 +58,7 @@ def ask(prompt):
 
 async def main():
     pause(needle())
-    engine = Engine(config, [ModelSpec(name="m", path=path, sha256=sha256, n_ctx=8100)]).start()
+    engine = Engine(config, [ModelSpec(name="m", path=path, pin=pin, n_ctx=8100)]).start()
     neighbour = engine.submit(ask(tuple(range(60, 90))))
     target = engine.submit(ask(PROMPT))
     async for _ in target:
@@ -83,7 +86,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 
 def test_a_request_that_ends_leaves_nothing_of_the_cache(long: TinyModel) -> None:
     """Beside a neighbour that goes on: bytes of its keys and values are in memory while it runs, and then nowhere."""
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(long.path), long.sha256]
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(long.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -111,7 +114,7 @@ class Cells:
 
     def __init__(self, model: TinyModel, **sizes: object) -> None:
         config = EngineConfig(**{"threads": 1, "n_ctx_total": 256, "max_sequences": 4, **sizes})  # type: ignore[arg-type]
-        self.model = LlamaModel(str(model.path), model.sha256)
+        self.model = LlamaModel(str(model.path), model.pin)
         self.context = LlamaContext(self.model, config)
         self.budget = KvBudget(self.context.n_cells)
         self.cache = OrderedKvCache(self.context, self.budget, config.max_sequences)

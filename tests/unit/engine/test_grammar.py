@@ -345,7 +345,7 @@ def test_the_library_is_silent(compiler: GrammarCompiler, capfd: pytest.CaptureF
 def tiny_that_ends(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """A model with random weights that sometimes draws the end of text."""
     model = make_tiny_gguf(tmp_path_factory.mktemp("grammar") / "ends.gguf", ends=True)
-    return ModelSpec(name="tiny", path=str(model.path), sha256=model.sha256, n_ctx=512)
+    return ModelSpec(name="tiny", path=str(model.path), pin=model.pin, n_ctx=512)
 
 
 async def test_answers_of_a_model_follow_the_grammar(tiny_that_ends: ModelSpec) -> None:

@@ -21,7 +21,7 @@ SIZES = {"threads": 1, "n_ctx_total": 2048, "max_sequences": 16}
 
 def _engine(model: TinyModel, *, generates: bool = False, **settings: object) -> Engine:
     spec = ModelSpec(
-        name="tiny", path=str(model.path), sha256=model.sha256, n_ctx=512,
+        name="tiny", path=str(model.path), pin=model.pin, n_ctx=512,
         generates=generates, scores=True, hidden_states=True,
     )  # fmt: skip
     return Engine(EngineConfig(**{**SIZES, **settings}), [spec]).start()  # type: ignore[arg-type]

@@ -2,18 +2,19 @@
 """Verified loading: the digest is of the very bytes that llama.cpp gets, and the C stream reads them right."""
 
 import ctypes
-import hashlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_gguf import EditableModel, key_line, number, raw_file, tensor_line, text
 from tiny_gguf import TinyModel
 
 from adyton_enclave.engine import Engine, EngineConfig, ModelSpec
 from adyton_enclave.engine.llama import LlamaModel
-from adyton_enclave.engine.model_file import CookieFile, read_verified
-from adyton_protocol.errors import ConfigError
+from adyton_enclave.engine.model_file import CookieFile, read_pinned
+from adyton_models.model_files import pin_of
+from adyton_protocol.errors import ConfigError, ModelFileError
 
 _LIBC = ctypes.CDLL(None)
 _LIBC.fread.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
@@ -75,47 +76,59 @@ def test_a_closed_stream_lets_go() -> None:
         _ = stream.pointer
 
 
-def test_the_right_digest_gives_the_bytes(model_path: Path) -> None:
-    """With and without the prefix that digests carry elsewhere."""
-    model_path.write_bytes(b"weights")
-    digest = hashlib.sha256(b"weights").hexdigest()
-    assert (
-        read_verified(str(model_path), digest)
-        == read_verified(str(model_path), "sha256:" + digest)
-        == b"weights"
-    )
+def test_what_is_loaded_is_the_canonical_file(tiny: TinyModel) -> None:
+    """Our header, and behind it every tensor where that header says, byte for byte."""
+    plain = EditableModel.parse(tiny.path.read_bytes())
+    model, image = read_pinned(str(tiny.path), tiny.pin)
+    assert image.startswith(model.header)
+    loaded = EditableModel.parse(bytes(image))
+    assert loaded.tensors == plain.tensors
+    assert loaded.metadata == plain.metadata
 
 
-@pytest.mark.parametrize("content", [b"", b"weight", b"weights!", b"Weights"])
-def test_other_bytes_are_refused(model_path: Path, content: bytes) -> None:
-    """Shorter, longer and changed files are an operator's error."""
-    model_path.write_bytes(content)
-    with pytest.raises(ConfigError, match="digest"):
-        read_verified(str(model_path), hashlib.sha256(b"weights").hexdigest())
+@pytest.mark.parametrize("key", ["llama.context_length", "tokenizer.ggml.bos_token_id"])
+def test_another_header_is_refused(tiny: TinyModel, model_path: Path, key: str) -> None:
+    """Before a tensor is looked at: those of this file are cut off."""
+    edited = EditableModel.parse(tiny.path.read_bytes())
+    edited.metadata[key] = number(7)
+    model_path.write_bytes(edited.to_bytes())
+    with pytest.raises(ModelFileError) as caught:
+        read_pinned(str(model_path), tiny.pin)
+    assert caught.value.check == "content"
 
 
-def test_a_missing_file_is_a_configuration_error(model_path: Path) -> None:
+def test_a_missing_file_is_a_configuration_error(tiny: TinyModel, model_path: Path) -> None:
     """Not a bare OSError."""
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_verified(str(model_path), "0" * 64)
+        read_pinned(str(model_path), tiny.pin)
 
 
 def test_a_changed_model_does_not_start(tiny: TinyModel, model_path: Path) -> None:
     """One flipped bit in the weights keeps the engine from starting."""
     data = bytearray(tiny.path.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2] ^= 1
     model_path.write_bytes(data)
     engine = Engine(
-        EngineConfig(threads=1), [ModelSpec(name="t", path=str(model_path), sha256=tiny.sha256, n_ctx=64)]
+        EngineConfig(threads=1), [ModelSpec(name="t", path=str(model_path), pin=tiny.pin, n_ctx=64)]
     )
-    with pytest.raises(ConfigError, match="digest"):
+    with pytest.raises(ConfigError, match="not those configured"):
         engine.start()
     assert not engine.running
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64])
-def test_bytes_that_are_no_model_are_refused(model_path: Path, content: bytes) -> None:
-    """Even when their digest is the configured one."""
+def test_bytes_that_are_no_model_are_refused(tiny: TinyModel, model_path: Path, content: bytes) -> None:
+    """With a typed error, before llama.cpp hears of them."""
     model_path.write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot load"):
-        LlamaModel(str(model_path), hashlib.sha256(content).hexdigest())
+    with pytest.raises(ModelFileError):
+        LlamaModel(str(model_path), tiny.pin)
+
+
+def test_what_llama_cpp_refuses_is_a_configuration_error(tmp_path: Path) -> None:
+    """A well-formed file that is no model, even when it is the configured one."""
+    path = tmp_path / "other.gguf"
+    path.write_bytes(
+        raw_file([key_line("general.architecture", text("llama"))], [tensor_line("t", [4])], data=bytes(32))
+    )
+    with pytest.raises(ConfigError):
+        LlamaModel(str(path), pin_of(path))

@@ -22,7 +22,7 @@ async def test_the_search_in_the_readme_finds_the_same_answer_beside_other_work(
     exec(compile(source, README.name, "exec"), scope)  # noqa: S102  # our own documentation
     beam = scope["beam"]
     specs = [
-        ModelSpec(name=name, path=str(model.path), sha256=model.sha256, n_ctx=400)
+        ModelSpec(name=name, path=str(model.path), pin=model.pin, n_ctx=400)
         for name, model in (("generator", tiny), ("scorer", ending))
     ]
     engine = Engine(EngineConfig(threads=1, n_ctx_total=800, max_sequences=12), specs).start()

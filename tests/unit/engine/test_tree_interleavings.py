@@ -314,7 +314,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.parametrize("sizes", [{"max_sequences": 3}, {"max_sequences": 8, "prefill_tokens": 5}])
 def test_any_interleaving_computes_what_each_computes_alone(tiny: TinyModel, sizes: dict[str, int]) -> None:
     """Bit for bit, and afterwards nothing is left in the cache."""
-    model = LlamaModel(str(tiny.path), tiny.sha256)
+    model = LlamaModel(str(tiny.path), tiny.pin)
     lane = Lane(model, EngineConfig(threads=1, n_ctx_total=CELLS, n_batch=24, n_ubatch=24, **sizes))  # type: ignore[arg-type]
     alone = Lane(model, EngineConfig(threads=1, n_ctx_total=512, max_sequences=1))
     try:

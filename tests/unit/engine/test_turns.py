@@ -61,7 +61,7 @@ def test_a_step_that_others_wait_for_is_short() -> None:
 async def test_generator_scorer_and_student_work_side_by_side(tiny: TinyModel, ending: TinyModel) -> None:
     """Each gives the bits that it gives alone, and a small model is not held up by a crowd at another."""
     specs = [
-        ModelSpec(name=name, path=str(model.path), sha256=model.sha256, n_ctx=512)
+        ModelSpec(name=name, path=str(model.path), pin=model.pin, n_ctx=512)
         for name, model in (("generator", tiny), ("scorer", ending), ("student", tiny))
     ]
     engine = Engine(EngineConfig(threads=1, n_ctx_total=1024, max_sequences=8), specs).start()

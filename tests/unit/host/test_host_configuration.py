@@ -16,13 +16,14 @@ from adyton_host.enclave_config import EnclaveConfig, read_overrides
 from adyton_host.service import base_url_of, bind
 from adyton_protocol.errors import ConfigError
 
-DIGEST = "9f" * 32
+DIGEST = "sha256:" + "9f" * 32
+WEIGHTS = "sha256:" + "8e" * 32
 
 
 def entry(name: str, role: str = "generator", *extra: str) -> str:
     """A complete entry of a catalog."""
     lines = [
-        "[[model]]", f'name = "{name}"', f'file = "{name}.gguf"', f'sha256 = "{DIGEST}"',
+        "[[model]]", f'name = "{name}"', f'file = "{name}.gguf"', f'content = "{DIGEST}"', f'weights = "{WEIGHTS}"',
         'license = "Apache-2.0"', "n_ctx = 512", f'role = "{role}"', *extra,
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -92,8 +93,9 @@ def test_a_missing_model_file_is_named(catalog: Path) -> None:
         "",
         'surprise = 1\n[[model]]\nname = "x"',
         'default = "absent"\n' + entry("first"),
-        entry("first").replace(DIGEST, "9F" * 32),
-        entry("first").replace(DIGEST, "9f"),
+        entry("first").replace(DIGEST, "sha256:" + "9F" * 32),
+        entry("first").replace(WEIGHTS, "8e" * 32),
+        entry("first").replace(DIGEST, "sha256:9f"),
         entry("first").replace("512", "0"),
         entry("first").replace("512", '"512"'),
         entry("first").replace('license = "Apache-2.0"\n', ""),
@@ -127,7 +129,7 @@ def test_the_enclave_reads_what_the_host_meant(
 ) -> None:
     """Whatever the operator sets, the written TOML parses back to exactly that."""
     model = CatalogModel(
-        name=text, path=Path("/m.gguf"), sha256=DIGEST, license=text, n_ctx=512, role="generator",
+        name=text, path=Path("/m.gguf"), content=DIGEST, weights=WEIGHTS, license=text, n_ctx=512, role="generator",
         sampling={"temperature": 0.5, "top_k": 40},
     )  # fmt: skip
     config = EnclaveConfig(
@@ -139,7 +141,8 @@ def test_the_enclave_reads_what_the_host_meant(
     assert document == {
         "version": 1, "listen_host": "127.0.0.1", "listen_port": 8471, "attester": "simulated",
         "simulation_platform": "/p", **overrides, "authorities": authorities,
-        "model": [{"name": text, "path": "/m.gguf", "sha256": DIGEST, "role": "generator", "n_ctx": 512,
+        "model": [{"name": text, "path": "/m.gguf", "content": DIGEST, "weights": WEIGHTS,
+                   "role": "generator", "n_ctx": 512,
                    "license": text, "sampling": {"temperature": 0.5, "top_k": 40}}] * 2,
     }  # fmt: skip
 

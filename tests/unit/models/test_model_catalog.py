@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_gguf import make_tiny_gguf
 
 from adyton_models.catalog import (
     Catalog,
@@ -19,16 +20,39 @@ from adyton_models.catalog import (
     with_entry,
 )
 from adyton_models.cli import main
+from adyton_models.model_files import pin_of
 from adyton_protocol.errors import ConfigError
+from adyton_protocol.model_identity import ModelPin
 
-ENTRY = Entry(name="a", file="a.gguf", sha256="0" * 64, license="MIT", n_ctx=512, sampling=Sampling(top_k=1))
+DIGEST = "sha256:" + "ab" * 32
+WHOLE = (
+    "version = 1\n[[model]]\nname='a'\nfile='f'\nsha256='0'\ncontent='c'\nweights='w'\n"
+    "license='MIT'\nn_ctx=1\n"
+)
+
+
+def entry(name: str, file: str, **more) -> Entry:
+    """An entry of a model."""
+    return Entry(
+        name=name,
+        file=file,
+        sha256="0" * 64,
+        content=DIGEST,
+        weights=DIGEST,
+        license="MIT",
+        n_ctx=512,
+        **more,
+    )
+
+
+ENTRY = entry("a", "a.gguf", sampling=Sampling(top_k=1))
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_what_is_written_is_read_back(description: str) -> None:
     """Any description survives the TOML."""
-    entry = Entry(name="a", file="a.gguf", sha256="0" * 64, license="MIT", n_ctx=512, description=description)
-    catalog = with_entry(Catalog(default=None, models=(ENTRY,)), entry, make_default=True)
+    added = entry("a", "a.gguf", description=description)
+    catalog = with_entry(Catalog(default=None, models=(ENTRY,)), added, make_default=True)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "catalog.toml"
         path.write_bytes(render_catalog(catalog).encode())
@@ -37,13 +61,17 @@ def test_what_is_written_is_read_back(description: str) -> None:
 
 def test_an_entry_replaces_its_namesake() -> None:
     """Adding a name again changes its entry in place and keeps the default."""
-    other = Entry(name="b", file="b.gguf", sha256="1" * 64, license="MIT", n_ctx=512)
+    other = Entry(
+        name="b", file="b.gguf", sha256="1" * 64, content=DIGEST, weights=DIGEST, license="MIT", n_ctx=512
+    )
     catalog = with_entry(
         with_entry(Catalog(default=None, models=()), ENTRY, make_default=False), other, make_default=False
     )
-    newer = Entry(name="a", file="c.gguf", sha256="2" * 64, license="MIT", n_ctx=512)
+    newer = Entry(
+        name="a", file="c.gguf", sha256="2" * 64, content=DIGEST, weights=DIGEST, license="MIT", n_ctx=512
+    )
     changed = with_entry(catalog, newer, make_default=False)
-    assert [entry.file for entry in changed.models] == ["c.gguf", "b.gguf"]
+    assert [each.file for each in changed.models] == ["c.gguf", "b.gguf"]
     assert changed.default == "a"
     assert changed.entry(None) == newer
     with pytest.raises(ConfigError, match="it has: a, b"):
@@ -57,8 +85,8 @@ def test_an_entry_replaces_its_namesake() -> None:
         "version = 2",
         "version = 1\nunknown = 1",
         "version = 1\n[[model]]\nname = 'a'",
-        "version = 1\n[[model]]\nname='a'\nfile='f'\nsha256='0'\nlicense='MIT'\nn_ctx=1\nbogus=1",
-        "version = 1\n[[model]]\nname='a'\nfile='f'\nsha256='0'\nlicense='MIT'\nn_ctx=1\n[model.sampling]\nbogus=1",
+        WHOLE + "bogus=1",
+        WHOLE + "[model.sampling]\nbogus=1",
         "= nonsense",
     ],
 )
@@ -72,12 +100,13 @@ def test_unusable_catalogs_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_add_then_list_notices_a_changed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`add` records the digest of the file; `list` fails once the file is another."""
-    model, catalog = tmp_path / "m.gguf", tmp_path / "catalog.toml"
-    model.write_bytes(b"GGUF and more")
+    model, catalog = make_tiny_gguf(tmp_path / "m.gguf").path, tmp_path / "catalog.toml"
     assert main(["add", str(model), "--name", "m", "--license", "MIT", "--catalog", str(catalog)]) == 0
-    assert read_catalog(catalog).entry("m").sha256 == sha256_of(model)
+    listed = read_catalog(catalog).entry("m")
+    assert listed.sha256 == sha256_of(model)
+    assert ModelPin(content=listed.content, weights=listed.weights) == pin_of(model)
     assert main(["list", "--catalog", str(catalog)]) == 0
-    model.write_bytes(b"GGUF changed")
+    make_tiny_gguf(model, seed=1)
     capsys.readouterr()
     assert main(["list", "--json", "--catalog", str(catalog)]) == 1
     assert json.loads(capsys.readouterr().out)[0]["state"] == "SHA-256 differs"
@@ -105,7 +134,9 @@ def test_problems_prints_what_check_accepts(tmp_path: Path, capsys: pytest.Captu
     assert main(["check", "--problem", "Why?", "--solution", "x"]) == 2
 
 
-@pytest.mark.parametrize("command", ["problems", "check", "list", "add", "eval", "train", "export"])
+@pytest.mark.parametrize(
+    "command", ["problems", "check", "list", "add", "identity", "eval", "train", "export"]
+)
 def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` of every command shows at least one whole command line."""
     with pytest.raises(SystemExit) as left:

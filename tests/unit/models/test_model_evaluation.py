@@ -186,7 +186,7 @@ def test_the_command_refuses_what_it_cannot_measure(
         (["--model", str(tiny), "--problems", str(bad)], "line 1"),
         (["--model", str(tiny), "--set", "ghost"], "no problem set"),
         (["--model", str(tiny), "--n-ctx", "100000", "--n", "1"], "n_ctx"),
-        (["--model", str(bad), "--n", "1"], "cannot load"),
+        (["--model", str(bad), "--n", "1"], "not a GGUF"),
         (["--catalog", str(catalog), "--n", "1"], "SHA-256 differs"),
     ):
         assert main(["eval", *arguments]) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from adyton_models.catalog import default_catalog, read_catalog, sha256_of
+from adyton_models.model_files import read_files
 from adyton_models.problem_sets import read_problems
 from adyton_models.tasks import Split, check_answer, check_steps
 from adyton_models.tasks.splits import belongs
@@ -21,6 +22,8 @@ def test_shipped_files_are_the_listed_ones(entry) -> None:
     """Each file has the digest of the catalog, so nobody can change a model without changing the list."""
     path = SHIPPED / entry.file
     assert sha256_of(path) == entry.sha256
+    content = read_files(path).content
+    assert (entry.content, entry.weights) == (content.digest, content.weights)
     assert path.stat().st_size < 16e6
     assert entry.license == "Apache-2.0"
 

@@ -115,7 +115,7 @@ def test_tensor_types_are_those_of_ggml() -> None:
     ):
         getattr(library, name).restype = result
     for kind in TENSOR_TYPES.values():
-        assert library.ggml_type_name(kind.number).decode().upper() == kind.name.upper()
+        assert library.ggml_type_name(kind.number).decode() == kind.name
         assert library.ggml_blck_size(kind.number) == kind.block_elements
         assert library.ggml_type_size(kind.number) == kind.block_bytes
 
@@ -151,7 +151,7 @@ def _tensor(*lines: bytes, data: bytes = bytes(4096)) -> bytes:
 
 
 HOSTILE = {
-    "empty": (b"", "truncated"),
+    "empty": (b"", "magic"),
     "other magic": (raw_file(magic=b"GGML"), "magic"),
     "version 1": (raw_file(version=1), "version"),
     "version 4": (raw_file(version=4), "version"),
@@ -235,7 +235,7 @@ def test_hostile_headers_are_refused_by_name(name: str) -> None:
 def test_every_truncation_of_a_header_is_refused(tiny: bytes) -> None:
     """A header that is cut off anywhere is truncated, and so are missing weights."""
     file = parse(tiny)
-    for end in (*range(0, file.data_offset, 37), file.data_offset, len(tiny) - 64):
+    for end in (*range(4, file.data_offset, 37), file.data_offset, len(tiny) - 64):
         assert refusal(tiny[:end]) == "truncated"
 
 

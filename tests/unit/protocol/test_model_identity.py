@@ -5,21 +5,28 @@ from dataclasses import replace
 
 import pytest
 
+from adyton_protocol.digests import Digest
 from adyton_protocol.errors import LocalProtocolError
-from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
+from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, ScorerParts, model_identity
 
-GGUF = "ab" * 32
+CONTENT = Digest("sha256:" + "ab" * 32)
+OTHER = Digest("sha256:" + "cd" * 32)
 
 
 def identity(
-    gguf: str = GGUF,
+    content: Digest = CONTENT,
     n_ctx: int = 1024,
     sampling: SamplingDefaults | None = None,
     cache: CacheProfile | None = None,
+    scorer: ScorerParts | None = None,
 ) -> str:
     """The identity of a standard model with some facts changed."""
     return model_identity(
-        gguf_sha256=gguf, n_ctx=n_ctx, sampling=sampling or SamplingDefaults(), cache=cache or CacheProfile()
+        content=content,
+        n_ctx=n_ctx,
+        sampling=sampling or SamplingDefaults(),
+        cache=cache or CacheProfile(),
+        scorer=scorer,
     )
 
 
@@ -28,7 +35,7 @@ def test_every_fact_counts() -> None:
     sampling, cache = SamplingDefaults(), CacheProfile()
     variants = {
         identity(),
-        identity(gguf="cd" * 32),
+        identity(content=OTHER),
         identity(n_ctx=512),
         identity(sampling=replace(sampling, temperature=0.9)),
         identity(sampling=replace(sampling, top_p=0.9)),
@@ -37,8 +44,12 @@ def test_every_fact_counts() -> None:
         identity(cache=replace(cache, kv_type_k="q8_0")),
         identity(cache=replace(cache, kv_type_v="f16")),
         identity(cache=replace(cache, flash_attention=False)),
+        identity(scorer=ScorerParts(adapter=CONTENT)),
+        identity(scorer=ScorerParts(adapter=OTHER)),
+        identity(scorer=ScorerParts(adapter=CONTENT, head=CONTENT)),
+        identity(scorer=ScorerParts(adapter=CONTENT, head=OTHER)),
     }
-    assert len(variants) == 10
+    assert len(variants) == 14
 
 
 def test_a_whole_number_is_the_same_number() -> None:
@@ -50,11 +61,15 @@ def test_a_whole_number_is_the_same_number() -> None:
 
 def test_the_identity_is_frozen() -> None:
     """The wire value of a given model does not change by accident."""
-    assert identity() == "sha256:d82eb4e7c9b3b7d7a4e64b7f00d8b3ef17ee13d438aab3af84ac164b16434f5b"
+    assert identity() == "sha256:c1fc26abce19123a99d61f2bdc1b0332b53167a52b7a471bcc52bd423a1f10b4"
 
 
-@pytest.mark.parametrize("gguf", ["", "AB" * 32, "ab" * 31, "zz" * 32])
-def test_a_malformed_digest_is_refused(gguf: str) -> None:
-    """Only 64 lower-case hexadecimal digits name a file."""
+@pytest.mark.parametrize("text", ["", "ab" * 32, "sha256:" + "AB" * 32, "sha256:" + "ab" * 31])
+def test_a_malformed_digest_is_refused(text: str) -> None:
+    """Only sha256: and 64 lower-case hexadecimal digits name content, adapter or head."""
     with pytest.raises(LocalProtocolError):
-        identity(gguf=gguf)
+        identity(content=Digest(text))
+    with pytest.raises(LocalProtocolError):
+        identity(scorer=ScorerParts(adapter=Digest(text)))
+    with pytest.raises(LocalProtocolError):
+        identity(scorer=ScorerParts(adapter=CONTENT, head=Digest(text)))
