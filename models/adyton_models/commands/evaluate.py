@@ -64,7 +64,8 @@ def add_parsers(commands: Any) -> None:
     parser.set_defaults(run=run_eval)
 
 
-def _model(arguments: argparse.Namespace) -> tuple[Path, Sampling, int]:
+def chosen_model(arguments: argparse.Namespace) -> tuple[Path, Sampling, int]:
+    """File, default sampling and context of the model that `--model` and `--catalog` name."""
     if arguments.model is not None and Path(arguments.model).is_file():
         return Path(arguments.model), Sampling(), arguments.n_ctx or _DEFAULT_N_CTX
     entry = read_catalog(arguments.catalog).entry(arguments.model)
@@ -96,7 +97,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"eval needs the extra 'enclave' (llama-cpp-python): {error}") from error
     questions = _questions(arguments)
-    path, sampling, n_ctx = _model(arguments)
+    path, sampling, n_ctx = chosen_model(arguments)
     if arguments.temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=arguments.temperature)
     if arguments.max_tokens is not None:

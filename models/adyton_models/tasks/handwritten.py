@@ -44,10 +44,30 @@ def problem_from(members: Mapping[str, Any]) -> Problem:
     if set(members) != _KEYS:
         raise UnreadableProblemError(f"members are not {', '.join(sorted(_KEYS))}")
     by_name = dict(_fact(each) for each in members["facts"])
-    values = solve(by_name)
-    asked: str = members["asked"]
-    if asked not in by_name or len(by_name) != len(members["facts"]):
-        raise UnreadableProblemError("nobody of that name is there, or somebody twice")
+    if len(by_name) != len(members["facts"]):
+        raise UnreadableProblemError("a name is defined twice")
+    problem = problem_of_facts(members["problem"], by_name, members["asked"], bucket=members["bucket"])
+    stated = (members["steps"], members["answer"], members["solution"])
+    if stated != (problem.steps, problem.answer, problem.solution):
+        raise UnreadableProblemError("steps, answer and solution are not those of the facts")
+    return problem
+
+
+def problem_of_facts(text: str, by_name: Mapping[str, Fact], asked: str, *, bucket: str = "") -> Problem:
+    """A problem in words of any kind, with the solution that follows from its facts.
+
+    Args:
+        text: The problem; it is not read.
+        by_name: Its facts, in the order in which it states them.
+        asked: Whose number it asks for.
+        bucket: Its kind.
+
+    Raises:
+        UnreadableProblemError: the facts refer to unknown names or in a circle, or nobody knows the asked one.
+    """
+    values = solve(dict(by_name))
+    if asked not in by_name:
+        raise UnreadableProblemError("the question asks for an unknown name")
     needed = _needed(by_name, asked)
     # The asked one refers to all that is needed, so it comes last of that; what nobody needs comes behind.
     names = _behind_references(by_name, needed)
@@ -62,21 +82,17 @@ def problem_from(members: Mapping[str, Any]) -> Problem:
         )
         for name in names
     )
-    solution = write_solution(nodes, names, [names.index(name) for name in by_name])
-    steps = sum(by_name[name].operation is not Operation.BASE for name in needed)
-    if (members["steps"], members["answer"], members["solution"]) != (steps, values[asked], solution):
-        raise UnreadableProblemError("steps, answer and solution are not those of the facts")
     return Problem(
-        text=members["problem"],
-        solution=solution,
+        text=text,
+        solution=write_solution(nodes, names, [names.index(name) for name in by_name]),
         answer=values[asked],
-        steps=steps,
+        steps=sum(by_name[name].operation is not Operation.BASE for name in needed),
         split=None,
         template=None,
         graph=signature(nodes),
         names=tuple(names),
         nodes=nodes,
-        bucket=members["bucket"],
+        bucket=bucket,
     )
 
 

@@ -60,6 +60,12 @@ def _read_fact(sentence: str) -> tuple[str, Fact]:
     raise UnreadableProblemError("a sentence matches no template")
 
 
+def matches_a_template(sentence: str) -> bool:
+    """Whether the generator could have written this fact or question."""
+    expressions = [*_question_expressions(), *(expression for _, expression in _sentence_expressions())]
+    return any(expression.fullmatch(sentence) for expression in expressions)
+
+
 def read_problem(text: str) -> Facts:
     """Parse and solve a problem.
 

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`calibrate`: how hard each kind of problem is for a model, and shares that make the mix as hard as wanted."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from adyton_models.calibration import bucket_accuracies, cells_of, expected_accuracy, propose
+from adyton_models.commands.arguments import add_catalog, new_parser, positive, step_range
+from adyton_models.commands.evaluate import chosen_model
+from adyton_models.problem_sets import from_task
+from adyton_models.progress import ProgressBar
+from adyton_models.tasks import MIX, Bucket, Split, generate_mix
+from adyton_protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adyton_models.intervals import SampledScore
+
+_CALIBRATE: Final = """\
+Measure a model on every kind of problem and number of operations, and propose shares for the mix
+(adyton_models/tasks/mix.py) with which one sample at the default sampling solves the wanted part of it.
+
+Problems are of the validation split, so that what is then measured on the test split was not fitted to it:
+  adyton-models eval --mix --n 1000"""
+_CALIBRATE_EXAMPLES: Final = """\
+  adyton-models calibrate --n 100
+  adyton-models calibrate --model mine.gguf --n 40 --target 50 --json"""
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = new_parser(
+        commands, "calibrate", "find the mix that a model half solves", _CALIBRATE, _CALIBRATE_EXAMPLES
+    )
+    add = parser.add_argument
+    add("--model", metavar="NAME|FILE", help="of the catalog, or a GGUF (default: the catalog's)")
+    add_catalog(parser)
+    add("--n", type=positive, default=40, metavar="K", help="problems of each cell (default: %(default)s)")
+    add("--steps", type=step_range, default=tuple(range(1, 11)), metavar="A-B", help="default: 1-10")
+    add("--target", type=float, default=50.0, metavar="PERCENT", help="default: %(default)s")
+    add("--seed", type=int, default=1, metavar="N", help="default: 1")
+    add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
+    add("--parallel", type=positive, default=16, metavar="K", help="answers decoded together (default: 16)")
+    add("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_calibrate, n_ctx=None)
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    """Measure, and print table and proposal."""
+    if not 0.0 < arguments.target < 100.0:
+        raise ConfigError("--target is a percentage between 0 and 100")
+    if not {step for bucket in MIX for step in bucket.steps} <= set(arguments.steps):
+        raise ConfigError("--steps leaves out numbers of operations that the mix has")
+    cells = cells_of(MIX, arguments.steps)
+    scores = _measure(arguments, cells)
+    accuracies = bucket_accuracies(MIX, cells, {name: score.mean for name, score in scores.items()})
+    proposed = propose(MIX, accuracies, arguments.target / 100)
+    if arguments.json:
+        print(json.dumps(_document(scores, accuracies, proposed)))
+    else:
+        print(_table(cells, scores))
+        print()
+        print(_proposal(accuracies, proposed, arguments.target))
+    return 0 if proposed is not None else 1
+
+
+def _measure(arguments: argparse.Namespace, cells: Sequence[Bucket]) -> Mapping[str, "SampledScore"]:
+    try:
+        from adyton_models.evaluation import Conditions, evaluate  # noqa: PLC0415 - loads llama.cpp
+        from adyton_models.serving import ServedModel  # noqa: PLC0415 - loads llama.cpp
+    except ImportError as error:
+        raise ConfigError(f"calibrate needs the extra 'enclave' (llama-cpp-python): {error}") from error
+    problems = generate_mix(Split.VALIDATION, arguments.seed, arguments.n * len(cells), cells)
+    questions = tuple(from_task(problem, at) for at, problem in enumerate(problems, 1))
+    path, sampling, n_ctx = chosen_model(arguments)
+    bar = ProgressBar("calibrate")
+    with ServedModel(path, n_ctx=n_ctx, threads=arguments.threads, parallel=arguments.parallel) as model:
+        measured = evaluate(
+            model,
+            questions,
+            Conditions(sampling=sampling, seed=arguments.seed),
+            report=lambda done, accuracy: bar.update(done / len(questions), f"{accuracy:.1%} right"),
+        )
+    bar.close()
+    return measured.groups
+
+
+def _document(
+    scores: Mapping[str, "SampledScore"],
+    accuracies: Mapping[str, float],
+    proposed: Sequence[Bucket] | None,
+) -> dict[str, Any]:
+    return {
+        "cells": {name: score.as_json() for name, score in scores.items()},
+        "buckets": {name: round(accuracy, 4) for name, accuracy in accuracies.items()},
+        "present": {
+            "shares": {bucket.name: bucket.share for bucket in MIX},
+            "accuracy": round(expected_accuracy(MIX, accuracies), 4),
+        },
+        "proposed": None
+        if proposed is None
+        else {
+            "shares": {bucket.name: bucket.share for bucket in proposed},
+            "accuracy": round(expected_accuracy(proposed, accuracies), 4),
+        },
+    }
+
+
+def _table(cells: Sequence[Bucket], scores: Mapping[str, "SampledScore"]) -> str:
+    kinds = list(dict.fromkeys(cell.name.split()[0] for cell in cells))
+    lines = ["operations  " + "".join(f"{kind:>12}" for kind in kinds)]
+    for count in sorted({cell.steps[0] for cell in cells}):
+        shares = [scores[f"{kind} {count:02}"].mean for kind in kinds]
+        lines.append(f"{count:10}  " + "".join(f"{share:12.0%}" for share in shares))
+    return "\n".join(lines)
+
+
+def _proposal(accuracies: Mapping[str, float], proposed: Sequence[Bucket] | None, target: float) -> str:
+    present = expected_accuracy(MIX, accuracies)
+    if proposed is None:
+        return f"no shares of these buckets come to {target:g} %: add easier ones, or harder ones, to the mix"
+    lines = [f"{'bucket':18} accuracy  share now  proposed"]
+    lines += [
+        f"{now.name:18} {accuracies[now.name]:8.0%}  {now.share:9}  {then.share:8}"
+        for now, then in zip(MIX, proposed, strict=True)
+    ]
+    lines.append(f"{'mix':18}           {present:9.1%}  {expected_accuracy(proposed, accuracies):8.1%}")
+    return "\n".join(lines)
