@@ -47,6 +47,7 @@ from adyton_protocol.errors import (
     UnknownModel,
     UnsuitableModel,
 )
+from adyton_protocol.sealed_model import ModelKey
 
 _log: Final = logging.getLogger(__name__)
 DELIVERY_INTERVAL_S: Final = 0.002
@@ -115,18 +116,22 @@ class Engine:
         """Numbers per model as of the last step, for metrics. Any thread may ask."""
         return dict(self._statuses)
 
-    def start(self) -> Self:
+    def start(self, keys: Mapping[str, ModelKey] = MappingProxyType({})) -> Self:
         """Load every model and start the loop.
 
+        Args:
+            keys: Of the sealed models, by their names.
+
         Raises:
-            ConfigError: A file, a digest or a size is wrong. Everything loaded so far is freed.
+            ConfigError: A file, a digest, a key or a size is wrong. Everything loaded so far is freed, and the engine
+                may be started again.
         """
         if self._thread is not None:
             raise LocalProtocolError("the engine was started already")
         pool = self._pool = ThreadPool(self._config.compute_threads)
         try:
             for spec in self._specs:
-                model = self._models[spec.name] = LoadedModel(spec, self._config)
+                model = self._models[spec.name] = LoadedModel(spec, self._config, keys.get(spec.name))
                 if spec.decodes:
                     lane = self._lanes[spec.name] = Lane(
                         model.llama, self._config, hidden_states=spec.hidden_states, clock=self._clock
@@ -143,6 +148,10 @@ class Engine:
                     pool.attach(embedder.context)
         except BaseException:
             self._free()
+            # As before the attempt, so that the next one may go better: another key, a file that is complete.
+            self._models.clear()
+            self._statuses.clear()
+            self._pool = None
             raise
         self._thread = threading.Thread(target=self._run, name="adyton-engine", daemon=True)
         self._thread.start()

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp as _bindings
 
 from adyton_enclave.engine.invariance import read_weights
-from adyton_enclave.engine.model_file import CookieFile, read_pinned
 from adyton_enclave.engine.settings import OWN_SEQUENCES, EngineConfig, KvType
+from adyton_enclave.weights.model_file import ModelFile
+from adyton_enclave.weights.stream import CookieStream
 from adyton_protocol.errors import ConfigError, EngineStopped, OutOfMemory
 from adyton_protocol.model_identity import ModelPin
 
@@ -53,32 +54,24 @@ class NoKvSlot(OutOfMemory):
 class LlamaModel:
     """Weights and vocabulary. Thread-safe for reading."""
 
-    def __init__(self, path: str, pin: ModelPin, *, batch_invariant: bool = True) -> None:
-        """Load the file's verified bytes into memory.
+    def __init__(self, source: str | ModelFile, pin: ModelPin, *, batch_invariant: bool = True) -> None:
+        """Load the files' verified bytes into memory.
 
         Args:
-            path: A file under the host's control.
-            pin: What it has to hold.
+            source: A file under the host's control, or the opened files of a split or sealed model, which stay open.
+            pin: What they have to hold.
             batch_invariant: Let llama.cpp use no kernel whose results depend on the batch where another is at
                 hand. All models of a process must agree: ggml asks once, when it first multiplies by a K-quant.
 
         Raises:
-            ModelFileError: The file is malformed, or not the one that is pinned.
-            ConfigError: It is missing, or no model that llama.cpp can load.
+            ModelFileError: A file is missing, malformed, altered, or not the one that is pinned.
+            ConfigError: It is no model that llama.cpp can load.
         """
-        model, data = read_pinned(path, pin)
-        self.weights = read_weights(model)
-        params = _lib.llama_model_default_params()
-        params.n_gpu_layers = 0
-        params.use_extra_bufts = self.weights.repack or not batch_invariant
-        os.environ["GGML_CPU_TILED_MM"] = "0" if batch_invariant else "1"
-        # SECURITY: no mapping and no reading later on; every tensor is copied out of the verified bytes now.
-        params.load_mode = _lib.LLAMA_LOAD_MODE_NONE
-        params.lazy_mode = _lib.LLAMA_LAZY_MODE_OFF
-        with CookieFile(data) as stream:
-            self._model: Any = _lib.llama_model_load_from_file_ptr(stream.pointer, params)
-        if not self._model:
-            raise ConfigError("llama.cpp cannot load the model file")
+        if isinstance(source, str):
+            with ModelFile.open([source], pin) as file:
+                self._load(file, batch_invariant=batch_invariant)
+        else:
+            self._load(source, batch_invariant=batch_invariant)
         self._vocab: Any = _lib.llama_model_get_vocab(self._model)
         self.n_vocab = int(_lib.llama_vocab_n_tokens(self._vocab))
         self.width = int(_lib.llama_model_n_embd_out(self._model))
@@ -87,6 +80,27 @@ class LlamaModel:
         self.bos = int(_lib.llama_vocab_bos(self._vocab))
         self.eos = int(_lib.llama_vocab_eos(self._vocab))
         self.eog = frozenset(i for i in range(self.n_vocab) if _lib.llama_vocab_is_eog(self._vocab, i))
+
+    def _load(self, file: ModelFile, *, batch_invariant: bool) -> None:
+        self.weights = read_weights(file.model)
+        params = _lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.use_extra_bufts = self.weights.repack or not batch_invariant
+        os.environ["GGML_CPU_TILED_MM"] = "0" if batch_invariant else "1"
+        # SECURITY: no mapping and no reading later on; every tensor is copied out of hashed blocks now.
+        params.load_mode = _lib.LLAMA_LOAD_MODE_NONE
+        params.lazy_mode = _lib.LLAMA_LAZY_MODE_OFF
+        with CookieStream(file) as stream:
+            self._model: Any = _lib.llama_model_load_from_file_ptr(stream.pointer, params)
+            try:
+                stream.check()
+                # SECURITY: before this has returned nobody has compared the weights that llama.cpp holds.
+                file.finish()
+            except BaseException:
+                self.close()
+                raise
+        if not self._model:
+            raise ConfigError("llama.cpp cannot load the model file")
 
     @property
     def handle(self) -> Any:

@@ -10,9 +10,11 @@ from adyton_enclave.engine.invariance import why_inexact
 from adyton_enclave.engine.llama import LlamaModel
 from adyton_enclave.engine.request import Constraint
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
+from adyton_enclave.weights.model_file import ModelFile
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError, ContextOverflow, InvalidRequest
 from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
+from adyton_protocol.sealed_model import ModelKey
 
 
 class LoadedModel:
@@ -33,15 +35,22 @@ class LoadedModel:
         why_inexact: Why the same request may get other logits next time; None when it cannot.
     """
 
-    def __init__(self, spec: ModelSpec, config: EngineConfig) -> None:
-        """Load the verified file.
+    def __init__(self, spec: ModelSpec, config: EngineConfig, key: ModelKey | None = None) -> None:
+        """Load the verified files.
+
+        Args:
+            spec: What to load.
+            config: How to compute with it.
+            key: Of a sealed model.
 
         Raises:
+            ModelFileError: See :class:`LlamaModel`; or the model is sealed, and this is not its key.
             ConfigError: See :class:`LlamaModel`; or ``n_ctx`` exceeds what the model or the KV cache can do; or
                 the engine cannot keep the model's past; or answers cannot be reproduced though the configuration
                 requires it.
         """
-        self.llama = LlamaModel(spec.path, spec.pin, batch_invariant=config.batch_invariant)
+        with ModelFile.open((spec.path, *spec.more_paths), spec.pin, key=key, terms=spec.sealed) as file:
+            self.llama = LlamaModel(file, spec.pin, batch_invariant=config.batch_invariant)
         limit = min(self.llama.n_ctx_train, config.n_ctx_total) if spec.decodes else self.llama.n_ctx_train
         if not 1 < spec.n_ctx <= limit:
             self.llama.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from adyton_enclave.engine.request import SamplingParams
+from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.model_identity import ModelPin
 
@@ -109,8 +110,11 @@ class ModelSpec:
 
     Attributes:
         name: What callers write in ``model``.
-        path: A GGUF file. The host may swap it at will; only ``pin`` is trusted.
-        pin: What the file has to hold.
+        path: A GGUF file, the first part of a split one, or a sealed one. The host may swap it at will; only ``pin`` is
+            trusted.
+        more_paths: The other parts, in their order.
+        sealed: What is demanded of a sealed file; None for one in the clear.
+        pin: What the files have to hold.
         n_ctx: Most tokens of prompt and answer together, per sequence.
         generates: Give it a KV cache and let it answer.
         scores: Give it a KV cache and let it judge answers; what only scores answers nobody.
@@ -128,6 +132,8 @@ class ModelSpec:
     hidden_states: bool = False
     embeddings: bool = False
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    more_paths: tuple[str, ...] = ()
+    sealed: SealedTerms | None = None
 
     @property
     def decodes(self) -> bool:

@@ -23,57 +23,20 @@ import bisect
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 from adyton_enclave.weights.pipeline import BLOCK_BYTES, Block, Pipeline
 from adyton_enclave.weights.sources import FileSource, SealedSource, members, read_beginning
-from adyton_protocol.errors import (
-    ConfigError,
-    SealedModelMalformed,
-    SealedModelMismatch,
-    SealedModelRolledBack,
-)
-from adyton_protocol.gguf import read_header
-from adyton_protocol.gguf_canonical import GgufModel, merge_splits
+from adyton_enclave.weights.terms import SealedTerms
+from adyton_protocol.errors import ConfigError, SealedModelMalformed
+from adyton_protocol.gguf_canonical import GgufModel, read_model
 from adyton_protocol.model_identity import ModelContent, ModelPin, check_header, check_weights
 from adyton_protocol.random_access import RandomAccess, read_bytes
 from adyton_protocol.sealed_model import ModelKey, ModelOpener, SealedHeader, is_sealed, parse_sealed_header
 from adyton_protocol.weights_tree import CHUNK_BYTES, WeightsTree, chunk_bytes, chunk_digest
 
 _MAX_THREADS: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedTerms:
-    """What the measured configuration demands of a sealed file.
-
-    Attributes:
-        key_id: Of the key that it must be sealed under, 32 bytes.
-        min_version: Smallest model version.
-    """
-
-    key_id: bytes
-    min_version: int = 0
-
-    def check(self, header: SealedHeader, pin: ModelPin | None) -> None:
-        """Hold a header to the terms. The header may be unauthenticated, so this only ever refuses early.
-
-        Raises:
-            SealedModelMismatch: It names another key or another content.
-            SealedModelRolledBack: It is too old.
-        """
-        if header.key_id != self.key_id:
-            raise SealedModelMismatch("the file is sealed under another key than the one configured")
-        if header.model_version < self.min_version:
-            raise SealedModelRolledBack(
-                f"the sealed model has version {header.model_version}; at least {self.min_version} is demanded"
-            )
-        if pin is not None and header.content != pin.content:
-            raise SealedModelMismatch(
-                "the sealed model says that it holds another model than the one configured"
-            )
 
 
 class ModelFile:
@@ -96,7 +59,7 @@ class ModelFile:
         Raises:
             ModelFileError: A header is malformed, or the content is another one.
         """
-        self.model: Final[GgufModel] = merge_splits([read_header(source) for source in sources])
+        self.model: Final[GgufModel] = read_model(sources)
         self.content: Final[ModelContent] = check_header(self.model, pin)
         self.size_bytes: Final = self.model.size_bytes
         self._pin = pin

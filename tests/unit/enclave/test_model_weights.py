@@ -13,9 +13,10 @@ from raw_gguf import EditableModel, split_files
 from sealed_files import TEST_KEY, pin_of_files, seal_files, sealed_pieces, write_all
 from tiny_gguf import make_tiny_gguf
 
-from adyton_enclave.weights.model_file import ModelFile, SealedTerms, sealed_header
+from adyton_enclave.weights.model_file import ModelFile, sealed_header
 from adyton_enclave.weights.pipeline import BLOCK_BYTES, MAX_BLOCKS, Block, Pipeline
 from adyton_enclave.weights.stream import BUFFER_BYTES, CookieStream
+from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import (
     ConfigError,
     ModelFileError,
