@@ -186,3 +186,30 @@ def with_entry(catalog: Catalog, entry: Entry, *, make_default: bool) -> Catalog
         models.append(entry)
     default = entry.name if make_default or catalog.default is None else catalog.default
     return Catalog(default=default, models=tuple(models))
+
+
+def without_entry(catalog: Catalog, name: str) -> Catalog:
+    """The catalog without a model; without a default when it was that.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    entry = catalog.entry(name)
+    return Catalog(
+        default=None if catalog.default == name else catalog.default,
+        models=tuple(other for other in catalog.models if other != entry),
+    )
+
+
+def write_catalog(catalog: Catalog, path: Path) -> None:
+    """Write a catalog in one piece: whoever reads it meanwhile sees the old one.
+
+    Raises:
+        ConfigError: It cannot be written there.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        draft.write_text(render_catalog(catalog), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write the catalog {path}: {error.strerror}") from error

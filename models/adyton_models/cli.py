@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from adyton_models.commands import calibrate, catalog, evaluate, identity, task, train
+from adyton_models.commands import add, calibrate, catalog, evaluate, identity, task, train
 from adyton_protocol.errors import ConfigError
 
 _UNUSABLE: Final = 2
@@ -28,7 +28,7 @@ examples:
   adyton-models train --minutes 60 --out run           train on this machine
   adyton-models export run/checkpoint.pt --out mine.gguf
   adyton-models eval --model mine.gguf --n 1000
-  adyton-models add mine.gguf --name mine --license Apache-2.0
+  adyton-models add mine.gguf --name mine              check it, and put it into the catalog
   adyton-models identity mine --parts                  what clients see of it
 
 then serve it:
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (task, train, evaluate, calibrate, catalog, identity):
+    for module in (task, train, evaluate, calibrate, add, catalog, identity):
         module.add_parsers(commands)
     return parser
 

@@ -175,7 +175,8 @@ def mark(question: Question, sampled: Sampled, *, any_number: bool) -> Mark:
 
 def _faults(question: Question, completions: Sequence[Completion]) -> tuple[str, ...]:
     try:
-        checked = [check_steps(question.text, completion.text) for completion in completions]
+        problem = question.problem or question.text
+        checked = [check_steps(problem, completion.text) for completion in completions]
     except UnreadableProblemError:
         # No problem of our task: nobody can say which step is wrong.
         return ()

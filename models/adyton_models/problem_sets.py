@@ -7,11 +7,11 @@ members are left alone. A file is somebody else's: sizes are bounded, and a faul
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from adyton_models.catalog import default_catalog
+from adyton_models.sets import SETS, named_set
 from adyton_models.tasks import Problem
 from adyton_protocol.errors import ConfigError
 
@@ -19,8 +19,6 @@ MAX_LINE_BYTES: Final = 256 * 1024
 MAX_PROBLEMS: Final = 100_000
 MAX_PROBLEM_CHARACTERS: Final = 64 * 1024
 MAX_LABEL_CHARACTERS: Final = 64
-NAMED_SETS: Final = ("heldout", "ood", "handwritten")
-"""Sets in `models/shipped/`; their solutions declare their answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +31,7 @@ class Question:
         answer: As written; compared as a rational number where it is one.
         steps: How many steps it takes, if known.
         bucket: How hard it is, in the words of whoever made the set, if known.
+        problem: What it is, for a problem of our task that was not read from a file.
     """
 
     id: str
@@ -40,6 +39,7 @@ class Question:
     answer: str
     steps: int | None = None
     bucket: str | None = None
+    problem: Problem | None = field(default=None, repr=False)
 
     @property
     def group(self) -> str:
@@ -57,25 +57,24 @@ def from_task(problem: Problem, number: int) -> Question:
         answer=str(problem.answer),
         steps=problem.steps,
         bucket=problem.bucket or None,
+        problem=problem,
     )
 
 
-def find_set(name: str) -> Path:
-    """The file of a named set, or the file of that name.
+def read_set(name: str) -> tuple[Question, ...]:
+    """The problems of a set that ships, or of the JSONL file of that name.
 
     Raises:
-        ConfigError: Neither is there.
+        ConfigError: Neither is there, or the file is faulty.
     """
-    if name in NAMED_SETS:
-        path = default_catalog().parent / "shipped" / f"{name}.jsonl"
-        if not path.is_file():
-            raise ConfigError(f"the set {name!r} is not in this checkout: there is no {path}")
-        return path
+    if name in SETS:
+        try:
+            return tuple(from_task(problem, number) for number, problem in enumerate(named_set(name), 1))
+        except OSError as error:
+            raise ConfigError(f"the set {name!r} cannot be read: {error.strerror}") from error
     if not Path(name).is_file():
-        raise ConfigError(
-            f"there is no problem set {name!r}: name a JSONL file or one of {', '.join(NAMED_SETS)}"
-        )
-    return Path(name)
+        raise ConfigError(f"there is no problem set {name!r}: name a JSONL file or one of {', '.join(SETS)}")
+    return read_problems(Path(name))
 
 
 def read_problems(path: Path) -> tuple[Question, ...]:

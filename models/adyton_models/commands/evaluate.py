@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from adyton_models.catalog import Sampling, read_catalog, sha256_of
 from adyton_models.commands.arguments import add_catalog, add_problem_choice, new_parser, positive
 from adyton_models.commands.task import chosen_problems
-from adyton_models.problem_sets import NAMED_SETS, Question, find_set, from_task, read_problems
+from adyton_models.problem_sets import Question, from_task, read_problems, read_set
 from adyton_models.progress import ProgressBar
+from adyton_models.sets import SETS
 from adyton_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def add_parsers(commands: Any) -> None:
     add_catalog(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--problems", type=Path, metavar="FILE", help="a JSONL file of problems")
-    which.add_argument("--set", metavar="NAME|FILE", help=f"{', '.join(NAMED_SETS)}, or a JSONL file")
+    which.add_argument("--set", metavar="NAME|FILE", help=f"{', '.join(SETS)}, or a JSONL file")
+    add("--first", type=positive, metavar="K", help="only the first K problems of a set or file")
     add_problem_choice(parser, n=200)
     add("--samples", type=positive, default=1, metavar="K", help="answers for each problem (default: 1)")
     add("--temperature", type=float, metavar="T", help="0 is greedy (default: the catalog's)")
@@ -76,9 +78,10 @@ def chosen_model(arguments: argparse.Namespace) -> tuple[Path, Sampling, int]:
 
 
 def _questions(arguments: argparse.Namespace) -> tuple[Question, ...]:
-    chosen = arguments.problems or (find_set(arguments.set) if arguments.set is not None else None)
-    if chosen is not None:
-        return read_problems(chosen)
+    if arguments.problems is not None:
+        return read_problems(arguments.problems)[: arguments.first]
+    if arguments.set is not None:
+        return read_set(arguments.set)[: arguments.first]
     return tuple(from_task(problem, at) for at, problem in enumerate(chosen_problems(arguments), 1))
 
 
@@ -86,7 +89,7 @@ def _any_number(arguments: argparse.Namespace) -> bool:
     """Our own solutions declare their answers, so a text that does not is unfinished; others' need not."""
     if arguments.accept is not None:
         return bool(arguments.accept == "any")
-    return arguments.problems is not None or arguments.set not in (None, *NAMED_SETS)
+    return arguments.problems is not None or arguments.set not in (None, *SETS)
 
 
 def run_eval(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from adyton_models.catalog import (
     render_catalog,
     sha256_of,
     with_entry,
+    write_catalog,
 )
 from adyton_models.cli import main
 from adyton_models.model_files import pin_of
@@ -101,7 +102,8 @@ def test_unusable_catalogs_are_refused(tmp_path: Path, text: str) -> None:
 def test_add_then_list_notices_a_changed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`add` records the digest of the file; `list` fails once the file is another."""
     model, catalog = make_tiny_gguf(tmp_path / "m.gguf").path, tmp_path / "catalog.toml"
-    assert main(["add", str(model), "--name", "m", "--license", "MIT", "--catalog", str(catalog)]) == 0
+    arguments = ["add", str(model), "--name", "m", "--license", "MIT", "--catalog", str(catalog)]
+    assert main([*arguments, "--no-trial"]) == 0
     listed = read_catalog(catalog).entry("m")
     assert listed.sha256 == sha256_of(model)
     assert ModelPin(content=listed.content, weights=listed.weights) == pin_of(model)
@@ -121,6 +123,12 @@ def test_add_refuses_what_is_no_gguf(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not catalog.exists()
 
 
+def test_a_catalog_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """The old one stays."""
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_catalog(Catalog(default=None, models=()), tmp_path / "missing" / "catalog.toml")
+
+
 def test_problems_prints_what_check_accepts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A printed problem and its solution pass `check`; a wrong answer makes it exit with 1."""
     assert main(["problems", "--n", "1", "--jsonl", "--seed", "5"]) == 0
@@ -135,7 +143,7 @@ def test_problems_prints_what_check_accepts(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    "command", ["problems", "check", "list", "add", "identity", "eval", "train", "export"]
+    "command", ["problems", "check", "list", "add", "remove", "identity", "eval", "train", "export"]
 )
 def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` of every command shows at least one whole command line."""
