@@ -11,7 +11,6 @@ import hashlib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -19,6 +18,7 @@ from typing import Final, Literal, get_args
 from adyton_enclave.engine import EngineConfig, KvType
 from adyton_enclave.engine.settings import MAX_SEQUENCES
 from adyton_enclave.privacy import Profile
+from adyton_enclave.toml_table import Table as _Table
 from adyton_protocol.digests import DIGEST_PATTERN, Digest
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.media import MAX_REQUEST_BYTES
@@ -134,74 +134,6 @@ class Configuration:
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
-class _Table:
-    """One TOML table whose keys are taken one by one; what is left over is an error."""
-
-    def __init__(self, name: str, members: Mapping[str, object]) -> None:
-        self._name = name
-        self._members = dict(members)
-
-    def fail(self, key: str, problem: str) -> ConfigError:
-        """An error that names the key at fault."""
-        where = f"{self._name}.{key}" if self._name else key
-        return ConfigError(f"{CONFIG_NAME}: {where} {problem}")
-
-    def has(self, key: str) -> bool:
-        """True when the key is there and was not taken yet."""
-        return key in self._members
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._members.pop(key, default)
-        if value is None:
-            raise self.fail(key, "is missing")
-        if not isinstance(value, str) or not value:
-            raise self.fail(key, "must be a non-empty string")
-        return value
-
-    def whole(self, key: str, default: int | None = None, *, low: int = 1, high: int = 2**31 - 1) -> int:
-        value = self._members.pop(key, default)
-        if value is None:
-            raise self.fail(key, "is missing")
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.fail(key, f"must be a whole number from {low} to {high}")
-        return value
-
-    def real(self, key: str, default: float, *, low: float, high: float) -> float:
-        value = self._members.pop(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise self.fail(key, f"must be a number from {low} to {high}")
-        return float(value)
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        value = self._members.pop(key, default)
-        if not isinstance(value, bool):
-            raise self.fail(key, "must be true or false")
-        return value
-
-    def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        value = self._members.pop(key, list(default))
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise self.fail(key, "must be a non-empty list of strings")
-        return tuple(value)
-
-    def table(self, key: str) -> "_Table":
-        value = self._members.pop(key, {})
-        if not isinstance(value, dict):
-            raise self.fail(key, "must be a table")
-        return _Table(f"{self._name}.{key}" if self._name else key, value)
-
-    def tables(self, key: str) -> list["_Table"]:
-        value = self._members.pop(key, [])
-        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-            raise self.fail(key, f"must be given at least once, as [[{key}]]")
-        return [_Table(f"{key}[{index}]", item) for index, item in enumerate(value)]
-
-    def finish(self) -> None:
-        """Refuse whatever nobody asked for: a misspelt limit must not silently be no limit."""
-        if self._members:
-            raise self.fail(min(self._members), "is not a key of this version")
-
-
 def parse_configuration(data: bytes) -> Configuration:
     """Parse the bytes of ``enclave.toml``.
 
@@ -212,7 +144,7 @@ def parse_configuration(data: bytes) -> Configuration:
         ConfigError: A key is unknown, missing, of the wrong type or out of range, or two contradict each other.
     """
     try:
-        root = _Table("", tomllib.loads(data.decode("utf-8")))
+        root = _Table(CONFIG_NAME, tomllib.loads(data.decode("utf-8")))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{CONFIG_NAME}: not valid TOML in UTF-8") from error
     root.whole("version", low=CONFIG_VERSION, high=CONFIG_VERSION)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from adyton_models.commands import add, calibrate, catalog, evaluate, identity, task, train
+from adyton_models.commands import add, calibrate, catalog, evaluate, golden, identity, task, train
 from adyton_protocol.errors import ConfigError
 
 _UNUSABLE: Final = 2
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (task, train, evaluate, calibrate, add, catalog, identity):
+    for module in (task, train, evaluate, calibrate, golden, add, catalog, identity):
         module.add_parsers(commands)
     return parser
 

@@ -5,6 +5,8 @@
 
     AdytonError                       code, fault, retry_safe
     ├── ConfigError                   a configuration, policy or catalog file is unusable
+    │   ├── AdapterError              a scorer's adapter or head is malformed, or does not suit its model
+    │   │   └── GoldenMismatch        the scorer gives other scores than its adapter says
     │   └── ModelFileError            a model file is malformed, hostile or another one: check
     │       └── SealedModelError      a sealed model cannot be opened
     │           ├── SealedModelMalformed    not a sealed model, or of a version not known here
@@ -137,6 +139,18 @@ class SealedModelMismatch(SealedModelError):
     """The sealed file says that it holds another model than the one that is configured."""
 
     code = "sealed-model-mismatch"
+
+
+class AdapterError(ConfigError):
+    """A scorer's adapter or head file is malformed, or does not suit the model that it is for."""
+
+    code = "scorer-adapter"
+
+
+class GoldenMismatch(AdapterError):
+    """The scorer gives other scores than its adapter's golden vectors: something between text and score is wrong."""
+
+    code = "golden-mismatch"
 
 
 class AttestationError(AdytonError):

@@ -23,7 +23,7 @@ class LoadedModel:
     Attributes:
         name: As callers write it.
         identity: One digest over everything that can change an answer: what the files hold (weights, tokenizer,
-            chat template, quantisation), context length, KV types and sampling defaults.
+            chat template, quantisation), context length, KV types, sampling defaults, a scorer's adapter and head.
         n_ctx: Most tokens of prompt and answer together.
         n_vocab: Size of the vocabulary.
         generates: Whether it answers.
@@ -75,7 +75,7 @@ class LoadedModel:
         self.n_ctx = spec.n_ctx
         self.n_vocab = self.llama.n_vocab
         self.generates = spec.generates
-        self.scores = spec.scores
+        self.scores = spec.scorer is not None
         self.hidden_width = self.llama.width if spec.hidden_states else 0
         self.embedding_width = self.llama.width if spec.embeddings else 0
         self.defaults = spec.sampling
@@ -183,4 +183,5 @@ def identity_of(spec: ModelSpec, config: EngineConfig) -> Digest:
             kv_type_v=config.kv_type_v,
             flash_attention=config.flash_attention,
         ),
+        scorer=spec.scorer,
     )

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from adyton_enclave.engine.request import SamplingParams
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import ConfigError
-from adyton_protocol.model_identity import ModelPin
+from adyton_protocol.model_identity import ModelPin, ScorerParts
 
 KvType = Literal["f16", "q8_0", "q4_0"]
 """Element types of the KV cache.
@@ -117,7 +117,8 @@ class ModelSpec:
         pin: What the files have to hold.
         n_ctx: Most tokens of prompt and answer together, per sequence.
         generates: Give it a KV cache and let it answer.
-        scores: Give it a KV cache and let it judge answers; what only scores answers nobody.
+        scorer: Give it a KV cache and let it judge answers by this adapter and head, which are part of the model
+            identity; what does not generate answers nobody.
         hidden_states: Keep hidden states beside logits, for scorers with a head of their own.
         embeddings: Give it a second, small context and let it make vectors.
         sampling: Defaults for what a request leaves out; part of the model identity.
@@ -128,7 +129,7 @@ class ModelSpec:
     pin: ModelPin
     n_ctx: int
     generates: bool = True
-    scores: bool = False
+    scorer: ScorerParts | None = None
     hidden_states: bool = False
     embeddings: bool = False
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -138,4 +139,4 @@ class ModelSpec:
     @property
     def decodes(self) -> bool:
         """True when it needs a KV cache."""
-        return self.generates or self.scores
+        return self.generates or self.scorer is not None

@@ -12,17 +12,20 @@ from gguf.quants import dequantize
 from tiny_gguf import TinyModel
 
 from adyton_enclave.engine import Engine, EngineConfig, Evaluation, EvaluationRequest, ModelSpec, Question
+from adyton_protocol.digests import Digest
 from adyton_protocol.errors import InvalidRequest, UnsuitableModel
+from adyton_protocol.model_identity import ScorerParts
 
 Start = Callable[..., Engine]
 TOKENS = tuple(np.random.default_rng(0).integers(70, 275, 300).tolist())
+PARTS = ScorerParts(adapter=Digest("sha256:" + "a" * 64))
 SIZES = {"threads": 1, "n_ctx_total": 2048, "max_sequences": 16}
 
 
 def _engine(model: TinyModel, *, generates: bool = False, **settings: object) -> Engine:
     spec = ModelSpec(
         name="tiny", path=str(model.path), pin=model.pin, n_ctx=512,
-        generates=generates, scores=True, hidden_states=True,
+        generates=generates, scorer=PARTS, hidden_states=True,
     )  # fmt: skip
     return Engine(EngineConfig(**{**SIZES, **settings}), [spec]).start()  # type: ignore[arg-type]
 

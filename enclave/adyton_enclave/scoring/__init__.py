@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judging answers step by step with a process reward model: adapters, heads, and scoring on the engine.
+
+``Scorer`` is the way in. Nothing here says whether an answer is right: a score is a trained model's opinion.
+"""
+
+from adyton_enclave.scoring.adapter import Adapter, parse_adapter
+from adyton_enclave.scoring.aggregate import AGGREGATES, Aggregate, aggregate
+from adyton_enclave.scoring.scorer import Scorer, ScoringBranch, ScoringTerms, ScoringTree
+
+__all__ = [
+    "AGGREGATES",
+    "Adapter",
+    "Aggregate",
+    "Scorer",
+    "ScoringBranch",
+    "ScoringTerms",
+    "ScoringTree",
+    "aggregate",
+    "parse_adapter",
+]
