@@ -25,7 +25,7 @@ examples:
   adyton-models list                                   what can be served
   adyton-models problems --n 2                         look at the task
   adyton-models eval --n 200                           measure the shipped model
-  adyton-models train --minutes 60 --out run           train on this machine
+  adyton-models train generator --minutes 60 --out run
   adyton-models export run/checkpoint.pt --out mine.gguf
   adyton-models eval --model mine.gguf --n 1000
   adyton-models add mine.gguf --name mine              check it, and put it into the catalog

@@ -1,26 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`train` and `export`: the commands that need torch."""
+"""`train`, `sample` and `export`: the commands that need torch."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adyton_models.catalog import sha256_of
 from adyton_models.commands.arguments import new_parser, positive
 from adyton_models.progress import ProgressBar
 from adyton_protocol.errors import ConfigError
 
-_NEEDS_EXTRA: Final = "this needs the extra 'train' (pip install 'adyton[train]')"
+if TYPE_CHECKING:
+    from adyton_models.training.budgeted import BudgetedTrainer
+
+NEEDS_EXTRA: Final = "this needs the extra 'train' (pip install 'adyton[train]')"
 
 _TRAIN: Final = """\
-Train a model from scratch on freshly generated problems, within a wall-clock budget: the learning rate
-always decays to zero when the time is up. Uses a CUDA device when there is one. Writes DIR/checkpoint.pt
-every few minutes, DIR/curve.jsonl and, at the end, DIR/curve.png. An hour on two cores with AVX512-BF16
-makes a useful model; a few minutes show that everything works."""
+Train a model within a wall-clock budget: the learning rate always decays to zero when the time is up. Uses a
+CUDA device when there is one. Writes DIR/checkpoint.pt every few minutes, DIR/curve.jsonl and, at the end,
+DIR/curve.png; --resume goes on after an interruption.
+
+  generator   writes solutions: from scratch on freshly generated problems
+  scorer      judges each line of a solution: from scratch, on wrong lines made from right ones and on
+              what a generator wrote (`adyton-models sample`)"""
 _TRAIN_EXAMPLES: Final = """\
-  adyton-models train --minutes 60 --out run
-  adyton-models train --minutes 60 --out run --resume     after an interruption
-  adyton-models train --minutes 90 --out run --processes 2 --threads 1     on a busy machine"""
+  adyton-models train generator --minutes 60 --out run
+  adyton-models train generator --minutes 60 --out run --resume     after an interruption
+  adyton-models train generator --minutes 90 --out run --processes 2 --threads 1     on a busy machine
+  adyton-models sample run/checkpoint.pt --out samples --n 5000
+  adyton-models train scorer --minutes 40 --out scorer --samples samples"""
+
+_GENERATOR: Final = """\
+Train a generator from scratch on freshly generated problems. An hour on two cores with AVX512-BF16 makes a
+useful model; a few minutes show that everything works."""
+_GENERATOR_EXAMPLES: Final = "  adyton-models train generator --minutes 60 --out run"
+
+_SCORER: Final = """\
+Train a process scorer: behind every line of a solution it says whether all is right so far. It learns from
+fresh problems with wrong lines put beside the right ones, and from what a generator wrote, labelled by the
+symbolic checker. DIR of --samples may grow while training runs. The default is about a quarter of the
+generator's size; --start-from takes shape and weights from a checkpoint instead, such as the generator's."""
+_SCORER_EXAMPLES: Final = """\
+  adyton-models train scorer --minutes 40 --out scorer --samples samples
+  adyton-models train scorer --minutes 20 --out ceiling --samples samples --start-from run/checkpoint.pt"""
+
+_SAMPLE: Final = """\
+Let a checkpoint solve problems, for a scorer to learn from: JSON lines with a problem and several solutions
+each. The file is appended to; an interrupted run goes on where it was."""
+_SAMPLE_EXAMPLES: Final = """\
+  adyton-models sample run/checkpoint.pt --out samples --n 5000
+  adyton-models sample run/checkpoint.pt --out heldout --n 500 --split test --copies 4"""
 
 _EXPORT: Final = """\
 Write a training checkpoint as a GGUF file: weights, tokenizer and chat template. The same checkpoint
@@ -31,22 +61,12 @@ _EXPORT_EXAMPLES: Final = """\
 
 
 def add_parsers(commands: Any) -> None:
-    """Add both subcommands."""
+    """Add the subcommands."""
     train = new_parser(commands, "train", "train a model (needs the extra 'train')", _TRAIN, _TRAIN_EXAMPLES)
-    train.add_argument("--minutes", type=float, required=True, metavar="M", help="wall-clock budget")
-    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="where checkpoint and curve go")
-    train.add_argument("--resume", action="store_true", help="continue DIR/checkpoint.pt; time used counts")
-    train.add_argument("--seed", type=int, default=1, metavar="N", help="weights and problems (default: 1)")
-    train.add_argument("--layers", type=positive, default=4, metavar="K", help="layers (default: 4)")
-    train.add_argument("--threads", type=positive, default=2, metavar="K", help="CPU threads (default: 2)")
-    train.add_argument(
-        "--processes",
-        type=positive,
-        default=1,
-        metavar="K",
-        help="share the work; on a busy machine, 2 with --threads 1",
-    )
-    train.set_defaults(run=run_train)
+    kinds = train.add_subparsers(required=True, metavar="WHAT")
+    _add_generator(kinds)
+    _add_scorer(kinds)
+    _add_sample(commands)
     export = new_parser(
         commands, "export", "write a checkpoint as GGUF (needs the extra 'train')", _EXPORT, _EXPORT_EXAMPLES
     )
@@ -59,45 +79,207 @@ def add_parsers(commands: Any) -> None:
     export.set_defaults(run=run_export)
 
 
-def run_train(arguments: argparse.Namespace) -> int:
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--minutes", type=float, required=True, metavar="M", help="wall-clock budget")
+    add("--out", type=Path, required=True, metavar="DIR", help="where checkpoint and curve go")
+    add("--resume", action="store_true", help="continue DIR/checkpoint.pt; time used counts")
+    add("--seed", type=int, default=1, metavar="N", help="weights and problems (default: 1)")
+    add("--threads", type=positive, default=2, metavar="K", help="CPU threads (default: 2)")
+    add(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="share the work; on a busy machine, 2 with --threads 1",
+    )
+
+
+def _add_generator(kinds: Any) -> None:
+    parser = new_parser(kinds, "generator", "what writes solutions", _GENERATOR, _GENERATOR_EXAMPLES)
+    _add_budget(parser)
+    parser.add_argument("--layers", type=positive, default=4, metavar="K", help="layers (default: 4)")
+    parser.set_defaults(run=run_generator)
+
+
+def _add_scorer(kinds: Any) -> None:
+    parser = new_parser(kinds, "scorer", "what judges them", _SCORER, _SCORER_EXAMPLES)
+    _add_budget(parser)
+    add = parser.add_argument
+    add("--samples", type=Path, metavar="DIR", help="solutions of a generator, *.jsonl")
+    add("--validation", type=Path, metavar="FILE", help="sampled solutions that the curve is measured on")
+    add("--start-from", type=Path, metavar="CHECKPOINT", help="shape and weights to begin with")
+    add("--width", type=positive, default=128, metavar="K", help="default: %(default)s")
+    add("--layers", type=positive, default=5, metavar="K", help="default: %(default)s")
+    add("--heads", type=positive, default=4, metavar="K", help="default: %(default)s")
+    add("--feed-forward", type=positive, default=128, metavar="K", help="default: %(default)s")
+    add("--batch-tokens", type=positive, default=2560, metavar="K", help="default: %(default)s")
+    add("--learning-rate", type=float, default=1.0, metavar="X", help="factor on both rates (default: 1)")
+    parser.set_defaults(run=run_scorer)
+
+
+def _add_sample(commands: Any) -> None:
+    parser = new_parser(
+        commands, "sample", "let a checkpoint write solutions (extra 'train')", _SAMPLE, _SAMPLE_EXAMPLES
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT")
+    add("--out", type=Path, required=True, metavar="DIR", help="the file is DIR/SPLIT-SEED.jsonl")
+    add("--n", type=positive, default=1000, metavar="K", help="problems (default: %(default)s)")
+    add("--copies", type=positive, default=4, metavar="K", help="solutions of each (default: %(default)s)")
+    add("--split", choices=("train", "validation", "test"), default="train", help="default: %(default)s")
+    add("--seed", type=int, default=1, metavar="N", help="problems and draws (default: 1)")
+    add("--temperature", type=float, default=0.9, metavar="T", help="default: %(default)s")
+    add("--top-p", type=float, default=1.0, metavar="P", help="default: %(default)s, nothing cut off")
+    add("--top-k", type=int, default=0, metavar="K", help="default: %(default)s, nothing cut off")
+    add("--min-p", type=float, default=0.0, metavar="P", help="default: %(default)s, nothing cut off")
+    add("--max-steps", type=positive, default=10, metavar="K", help="operations (default: %(default)s)")
+    add("--batch", type=positive, default=64, metavar="K", help="problems at once (default: %(default)s)")
+    add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
+    parser.set_defaults(run=run_sample)
+
+
+def check_run(arguments: argparse.Namespace) -> None:
+    """Refuse to overwrite a run, and to resume one that is not there.
+
+    Raises:
+        ConfigError: `--resume` and the output directory do not go together.
+    """
+    begun = (arguments.out / "checkpoint.pt").exists()
+    if begun and not arguments.resume:
+        raise ConfigError(f"{arguments.out} already holds a run: use --resume or another directory")
+    if arguments.resume and not begun:
+        raise ConfigError(f"there is no {arguments.out / 'checkpoint.pt'} to resume")
+
+
+def follow(trainer: "BudgetedTrainer", label: str) -> Path:
+    """Run a trainer with a progress bar; a helper of the team shows nothing."""
+    if trainer.team.rank > 0:
+        return trainer.run(lambda _share, _evaluation, _loss: None)
+    bar = ProgressBar(label)
+    bar.message(f"{trainer.model.parameter_count():,} parameters on {trainer.device}")
+
+    def report(share: float, evaluation: dict[str, Any] | None, loss: float) -> None:
+        if evaluation is not None:
+            bar.message(f"after {evaluation['minutes']:.0f} min, {trainer.in_words(evaluation)}")
+        bar.update(share, f"loss {loss:.3f}, {trainer.progress.tokens / 1e6:.2f} M tokens")
+
+    checkpoint = trainer.run(report)
+    bar.close()
+    return checkpoint
+
+
+def run_generator(arguments: argparse.Namespace) -> int:
     """Train until the budget is used."""
     try:
         from adyton_models.training.curves import draw_curve, read_curve  # noqa: PLC0415 - loads matplotlib
         from adyton_models.training.loop import Plan, Trainer  # noqa: PLC0415 - loads torch
         from adyton_models.training.parallel import start_helpers  # noqa: PLC0415 - loads torch
     except ImportError as error:
-        raise ConfigError(f"{_NEEDS_EXTRA}: {error}") from error
-    if not arguments.resume and (arguments.out / "checkpoint.pt").exists():
-        raise ConfigError(f"{arguments.out} already holds a run: use --resume or another directory")
+        raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
+    if arguments.layers < 2:
+        raise ConfigError("a model has at least two layers")
+    check_run(arguments)
     plan = Plan(
         minutes=arguments.minutes, seed=arguments.seed, layers=arguments.layers, threads=arguments.threads
     )
-    if arguments.layers < 2:
-        raise ConfigError("a model has at least two layers")
-    if arguments.resume and not (arguments.out / "checkpoint.pt").exists():
-        raise ConfigError(f"there is no {arguments.out / 'checkpoint.pt'} to resume")
     helpers = start_helpers(arguments.processes, arguments.out)
     trainer = Trainer(plan, arguments.out)
     if arguments.resume:
         trainer.resume()
+    checkpoint = follow(trainer, "train")
     if trainer.team.rank > 0:
-        trainer.run(lambda _share, _evaluation, _loss: None)
         return 0
-    bar = ProgressBar("train")
-    bar.message(f"{trainer.model.parameter_count():,} parameters on {trainer.device}")
-
-    def report(share: float, evaluation: dict[str, Any] | None, loss: float) -> None:
-        if evaluation is not None:
-            exact = "  ".join(f"{steps}: {value:.0%}" for steps, value in evaluation["greedy"].items())
-            bar.message(f"after {evaluation['minutes']:.0f} min, exact by steps: {exact}")
-        bar.update(share, f"loss {loss:.3f}, {trainer.progress.tokens / 1e6:.2f} M tokens")
-
-    checkpoint = trainer.run(report)
-    bar.close()
     for helper in helpers:
         helper.wait()
     draw_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
     print(checkpoint)
+    return 0
+
+
+def run_scorer(arguments: argparse.Namespace) -> int:
+    """Train a scorer until the budget is used."""
+    try:
+        from adyton_models.training.curves import draw_scorer_curve, read_curve  # noqa: PLC0415 - matplotlib
+        from adyton_models.training.parallel import start_helpers  # noqa: PLC0415 - loads torch
+        from adyton_models.training.sampled import read_samples  # noqa: PLC0415 - with its package
+        from adyton_models.training.scorer import ScorerPlan, ScorerTrainer  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
+    check_run(arguments)
+    for needed in (arguments.samples, arguments.validation, arguments.start_from):
+        if needed is not None and not needed.exists():
+            raise ConfigError(f"there is no {needed}")
+    plan = ScorerPlan(
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        threads=arguments.threads,
+        batch_tokens=arguments.batch_tokens,
+        width=arguments.width,
+        layers=arguments.layers,
+        heads=arguments.heads,
+        feed_forward=arguments.feed_forward,
+        samples=arguments.samples,
+        start_from=arguments.start_from,
+    )
+    factor = arguments.learning_rate
+    plan = replace(plan, muon_lr=plan.muon_lr * factor, adam_lr=plan.adam_lr * factor)
+    helpers = start_helpers(arguments.processes, arguments.out)
+    validation = [] if arguments.validation is None else read_samples(arguments.validation)
+    trainer = ScorerTrainer(plan, arguments.out, validation)
+    if arguments.resume:
+        trainer.resume()
+    checkpoint = follow(trainer, "train scorer")
+    if trainer.team.rank > 0:
+        return 0
+    for helper in helpers:
+        helper.wait()
+    draw_scorer_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
+    print(checkpoint)
+    return 0
+
+
+def run_sample(arguments: argparse.Namespace) -> int:
+    """Sample solutions into a file."""
+    try:
+        import torch  # noqa: PLC0415 - only here
+
+        from adyton_models.export import read_checkpoint  # noqa: PLC0415 - loads torch
+        from adyton_models.tasks import Split  # noqa: PLC0415 - with its users
+        from adyton_models.training.architecture import load_weights  # noqa: PLC0415 - loads torch
+        from adyton_models.training.sampling import Draw, SampleRun, sample_file  # noqa: PLC0415 - torch
+    except ImportError as error:
+        raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
+    if not arguments.checkpoint.is_file():
+        raise ConfigError(f"there is no checkpoint {arguments.checkpoint}")
+    torch.set_num_threads(arguments.threads)
+    shape, weights, _ = read_checkpoint(arguments.checkpoint)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    out: Path = arguments.out / f"{arguments.split}-{arguments.seed}.jsonl"
+    how = Draw(
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+    )
+    bar = ProgressBar("sample")
+    run = SampleRun(
+        split=Split(arguments.split),
+        seed=arguments.seed,
+        problems=arguments.n,
+        copies=arguments.copies,
+        batch=arguments.batch,
+        max_steps=arguments.max_steps,
+    )
+    sample_file(
+        load_weights(shape, weights),
+        run,
+        how,
+        out,
+        report=lambda done: bar.update(done / arguments.n, f"{done} problems"),
+    )
+    bar.close()
+    print(out)
     return 0
 
 
@@ -106,7 +288,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     try:
         from adyton_models.export import Labels, export_gguf  # noqa: PLC0415 - loads torch
     except ImportError as error:
-        raise ConfigError(f"{_NEEDS_EXTRA}: {error}") from error
+        raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
     if not arguments.checkpoint.is_file():
         raise ConfigError(f"there is no checkpoint {arguments.checkpoint}")
     labels = Labels(name=arguments.name, description="Solves arithmetic word problems step by step.")

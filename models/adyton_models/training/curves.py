@@ -34,6 +34,31 @@ def draw_curve(curve: list[dict[str, Any]], out: Path) -> None:
     plt.close(figure)
 
 
+def draw_scorer_curve(curve: list[dict[str, Any]], out: Path) -> None:
+    """Write a PNG: how well validation lines are judged over minutes, with the losses below."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7.0, 5.5), sharex=True)
+    minutes = [line["minutes"] for line in curve]
+    for name, label in (
+        ("auc", "step AUC"),
+        ("good_kept", "right lines kept"),
+        ("bad_found", "wrong lines found"),
+    ):
+        above.plot(minutes, [line[name] for line in curve], label=label)
+    for name, label in (("tag_loss", "tags"), ("flag_loss", "tokens' flags"), ("text_loss", "text")):
+        below.plot(minutes, [line[name] for line in curve], label=label)
+    above.set_ylim(0, 1)
+    above.set_ylabel("validation lines")
+    below.set_yscale("log")
+    below.set_ylabel("loss in nats")
+    below.set_xlabel("minutes of training on two CPU cores")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best")
+    figure.tight_layout()
+    figure.savefig(out, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
 def _axis(minutes: list[float], tokens: list[float]) -> tuple[Any, Any]:
     """Conversions between minutes and millions of tokens at the run's mean speed."""
     speed = tokens[-1] / minutes[-1]

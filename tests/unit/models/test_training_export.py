@@ -26,8 +26,9 @@ from adyton_models.export import (  # noqa: E402
 from adyton_models.tasks import generate  # noqa: E402
 from adyton_models.tokenizer import PADDING, Tokenizer  # noqa: E402
 from adyton_models.training.architecture import Shape, load_weights, rotary_tables, rotate  # noqa: E402
+from adyton_models.training.budgeted import learning_rate_factor  # noqa: E402
 from adyton_models.training.data import DRILL_EQUATIONS, MAX_ROW_TOKENS, STAGES, Stream, drill_row  # noqa: E402
-from adyton_models.training.loop import Plan, Trainer, learning_rate_factor  # noqa: E402
+from adyton_models.training.loop import Plan, Trainer  # noqa: E402
 from adyton_models.training.muon import orthogonalise  # noqa: E402
 
 SMALL = {"width": 128, "layers": 2, "heads": 4, "feed_forward": 96, "batch_tokens": 1024, "threads": 1}
@@ -206,6 +207,7 @@ def test_two_processes_train_one_model_from_the_command_line(tmp_path: Path) -> 
     command = [sys.executable, "-m", "adyton_models.cli"]
     arguments = [
         "train",
+        "generator",
         "--minutes",
         "0.1",
         "--out",

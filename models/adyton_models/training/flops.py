@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a solution costs, for a generator that writes it and for a scorer that judges it: multiplications and additions.
+
+Counted the same for both: two for every weight of the layers and every token read, attention over the tokens that
+are really seen, and the output matrix only where logits are read. Norms, rotations and softmax are left out.
+"""
+
+from dataclasses import dataclass
+
+from adyton_models.training.architecture import Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolutionSize:
+    """Tokens of a problem's prompt, tokens of its solution, and lines of it."""
+
+    prompt_tokens: int
+    solution_tokens: int
+    lines: int
+
+
+def layer_weights(shape: Shape) -> int:
+    """Weights in the matrices of all layers."""
+    return shape.layers * (4 * shape.width**2 + 3 * shape.width * shape.feed_forward)
+
+
+def reading(shape: Shape, tokens: int) -> int:
+    """Of reading `tokens` one after the other: layers, and causal attention (scores and their sums)."""
+    seen = tokens * (tokens + 1) // 2
+    return 2 * layer_weights(shape) * tokens + 4 * shape.layers * shape.width * seen
+
+
+def generator_flops(shape: Shape, size: SolutionSize, *, vocabulary: int) -> int:
+    """Of reading a prompt and writing a solution; `vocabulary` rows of logits for every token written."""
+    tokens = size.prompt_tokens + size.solution_tokens
+    return reading(shape, tokens) + 2 * shape.width * vocabulary * (size.solution_tokens + 1)
+
+
+def scorer_flops(shape: Shape, size: SolutionSize, *, vocabulary: int) -> int:
+    """Of judging it line by line: one tag token more for each line, logits behind each line.
+
+    `vocabulary` is what the engine computes where logits are read: all rows, although two would do.
+    """
+    tokens = size.prompt_tokens + size.solution_tokens + size.lines
+    return reading(shape, tokens) + 2 * shape.width * vocabulary * size.lines
+
+
+def flops_share(scorer: Shape, generator: Shape, sizes: list[SolutionSize], *, vocabulary: int) -> float:
+    """Scorer's total over generator's, for these solutions, each read from its first token on."""
+    judged = sum(scorer_flops(scorer, size, vocabulary=vocabulary) for size in sizes)
+    return judged / sum(generator_flops(generator, size, vocabulary=vocabulary) for size in sizes)
