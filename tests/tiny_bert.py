@@ -47,6 +47,7 @@ def make_tiny_bert(
     writer.add_pad_token_id(0)
     writer.add_unk_token_id(1)
     writer.add_uint32("tokenizer.ggml.cls_token_id", CLS)
+    writer.add_bos_token_id(CLS)
     writer.add_sep_token_id(SEP)
 
     def tensor(name: str, *shape: int, scale: float = 0.3) -> None:

@@ -2,7 +2,7 @@
 """Types of GGUF: those of metadata values, and those of tensors with the sizes of their blocks.
 
 Numbers are ggml's own (``enum gguf_type``, ``enum ggml_type``). Tensor types that no weights are stored in are left
-out on purpose: intermediate ones (Q8_1, Q8_K), integers other than I32, doubles, and those that ggml has removed.
+out on purpose: intermediate ones (Q8_1, Q8_K), integers, doubles, and those that ggml has removed.
 """
 
 from dataclasses import dataclass
@@ -98,7 +98,6 @@ TENSOR_TYPES: Final = {
         TensorType(21, "iq3_s", 256, 110),
         TensorType(22, "iq2_s", 256, 82),
         TensorType(23, "iq4_xs", 256, 136),
-        TensorType(26, "i32", 1, 4),
         TensorType(29, "iq1_m", 256, 56),
         TensorType(30, "bf16", 1, 2),
         TensorType(34, "tq1_0", 256, 54),

@@ -31,6 +31,7 @@ from adyton_enclave.weights.sources import FileSource, SealedSource, members, re
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import ConfigError, SealedModelMalformed
 from adyton_protocol.gguf_canonical import GgufModel, read_model
+from adyton_protocol.gguf_checks import check_model
 from adyton_protocol.model_identity import ModelContent, ModelPin, check_header, check_weights
 from adyton_protocol.random_access import RandomAccess, read_bytes
 from adyton_protocol.sealed_model import ModelKey, ModelOpener, SealedHeader, is_sealed, parse_sealed_header
@@ -61,6 +62,7 @@ class ModelFile:
         """
         self.model: Final[GgufModel] = read_model(sources)
         self.content: Final[ModelContent] = check_header(self.model, pin)
+        check_model(self.model)
         self.size_bytes: Final = self.model.size_bytes
         self._pin = pin
         self._sources = sources

@@ -383,6 +383,7 @@ def test_what_the_engine_refuses_fails_the_trial(tmp_path: Path, capsys: pytest.
 def test_an_encoder_is_added_for_vectors_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a generator it is refused with the option that fits; as an embedding model it makes a vector."""
     path = make_tiny_bert(tmp_path / "m.gguf").path
+    edited(path.read_bytes(), path, put("tokenizer.ggml.bos_token_id", None))
     nameless = verdicts(path, n_ctx=256, generates=False, embeddings=True)
     assert "bos_token_id is 101" in nameless["tokenizer"][1]
     edited(
