@@ -19,6 +19,7 @@ from adyton_enclave.engine import EngineConfig, KvType
 from adyton_enclave.engine.settings import MAX_SEQUENCES
 from adyton_enclave.privacy import Profile
 from adyton_enclave.toml_table import Table as _Table
+from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.digests import DIGEST_PATTERN, Digest
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.media import MAX_REQUEST_BYTES
@@ -35,6 +36,7 @@ DEFAULT_N_CTX_TOTAL: Final = 16_384
 DEFAULT_AUTHORITIES: Final = ("adyton.invalid", "ohttp.invalid")
 """``adyton.invalid`` is what our clients send, ``ohttp.invalid`` what gateways expect by convention."""
 
+_KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 
@@ -92,6 +94,8 @@ class ModelSettings:
 
     Attributes:
         pin: Checked against the very bytes that are loaded.
+        more_paths: The other parts of a split model, in their order; ``path`` is the first.
+        sealed: What is demanded of a sealed file; None for a model in the clear.
         role: A generator answers, and embeds as well if ``embeddings`` says so; an embedding model only embeds.
         matryoshka: The model was trained so that the head of a vector is a vector; callers may ask for fewer
             dimensions.
@@ -106,6 +110,8 @@ class ModelSettings:
     n_ctx: int
     license: str
     sampling: SamplingSettings
+    more_paths: tuple[Path, ...] = ()
+    sealed: SealedTerms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,9 +322,15 @@ def _model(table: _Table) -> ModelSettings:
     matryoshka = table.flag("matryoshka", default=False)
     if matryoshka and not embeddings:
         raise table.fail("matryoshka", "requires embeddings = true")
+    sealed = _sealed(table.table("sealed")) if table.has("sealed") else None
+    path, *more_paths = _paths(table)
+    if sealed is not None and more_paths:
+        raise table.fail("paths", "must name one file: the parts of a sealed model are in it")
     model = ModelSettings(
         name=name,
-        path=Path(table.text("path")),
+        path=path,
+        more_paths=tuple(more_paths),
+        sealed=sealed,
         pin=pin,
         role=role,
         embeddings=embeddings,
@@ -329,6 +341,26 @@ def _model(table: _Table) -> ModelSettings:
     )
     table.finish()
     return model
+
+
+def _paths(table: _Table) -> list[Path]:
+    """One file as ``path``, or the parts of a split model as ``paths``."""
+    if not table.has("paths"):
+        return [Path(table.text("path"))]
+    if table.has("path"):
+        raise table.fail("paths", "and path exclude one another")
+    return [Path(name) for name in table.texts("paths", ())]
+
+
+def _sealed(table: _Table) -> SealedTerms:
+    key_id = table.text("key_id")
+    if not _KEY_ID.fullmatch(key_id):
+        raise table.fail("key_id", "must be 64 lower-case hexadecimal digits")
+    terms = SealedTerms(
+        key_id=bytes.fromhex(key_id), min_version=table.whole("min_version", 0, low=0, high=(1 << 63) - 1)
+    )
+    table.finish()
+    return terms
 
 
 def _digest(table: _Table, key: str) -> Digest:

@@ -70,13 +70,18 @@ class _TooLarge(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
-    """What the gateway is told once; sizes in bytes, times in seconds."""
+    """What the gateway is told once; sizes in bytes, times in seconds.
+
+    Attributes:
+        waiting: Names of models whose keys are missing; the host is told, so that it can say what to do next.
+    """
 
     authorities: frozenset[str]
     max_request_bytes: int
     max_exchanges: int
     receive_timeout_s: float
     error_profile: Profile
+    waiting: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +152,13 @@ class Gateway:
     async def _ready(self, send: Send) -> None:
         """Tell the host what it needs for routing; all of it is public."""
         epoch = self._ring.current()
-        document = {"ready": True, "key_ids": self._ring.live_key_ids(), "not_after": epoch.keyset.not_after}
+        document: dict[str, object] = {
+            "ready": True,
+            "key_ids": self._ring.live_key_ids(),
+            "not_after": epoch.keyset.not_after,
+        }
+        if waiting := self._settings.waiting():
+            document["waiting_for_keys"] = waiting
         await answer(send, 200, "application/json", json.dumps(document).encode("ascii"))
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,6 +15,9 @@ class Happening(enum.StrEnum):
     """Everything that the enclave ever says."""
 
     STARTING = "starting"
+    WAITING_FOR_KEYS = "waiting-for-keys"
+    KEY_REFUSED = "key-refused"
+    MODELS_REFUSED = "models-refused"
     MODELS_LOADED = "models-loaded"
     READY = "ready"
     EPOCH_BEGUN = "epoch-begun"

@@ -12,7 +12,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
@@ -27,17 +27,22 @@ from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.attester import Attester
 from adyton_enclave.config import Configuration, ModelSettings
 from adyton_enclave.engine import Engine, ModelSpec, SamplingParams
+from adyton_enclave.engine.loaded_model import identity_of
 from adyton_enclave.evidence import EvidenceDesk, TokenBucket
 from adyton_enclave.gateway import Gateway, GatewaySettings
+from adyton_enclave.key_release import KeyRelease
 from adyton_enclave.keys import KeyRing, KeyRingSettings
 from adyton_enclave.log import Happening, note
 from adyton_enclave.outer import Problem, Receive, Scope, Send
 from adyton_enclave.pacing import Pacer
 from adyton_enclave.privacy import Profile, effective_profile
 from adyton_enclave.receipts import ReceiptBook
+from adyton_enclave.weights.model_file import sealed_header
+from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import ConfigError, EngineStopped
 from adyton_protocol.keyset import ModelIdentity
 from adyton_protocol.media import PROBLEM_UNAVAILABLE
+from adyton_protocol.sealed_model import ModelKey
 
 _NOT_READY: Final = Problem(
     status=503, kind=PROBLEM_UNAVAILABLE, detail="the enclave is starting", headers=((b"retry-after", b"1"),)
@@ -97,6 +102,8 @@ def _model_spec(model: ModelSettings) -> ModelSpec:
     return ModelSpec(
         name=model.name,
         path=str(model.path),
+        more_paths=tuple(map(str, model.more_paths)),
+        sealed=model.sealed,
         pin=model.pin,
         n_ctx=model.n_ctx,
         generates=model.role == "generator",
@@ -116,10 +123,12 @@ def make_engine(configuration: Configuration) -> Engine:
 
 
 def make_ring(configuration: Configuration, engine: EnginePort, surroundings: Surroundings) -> KeyRing:
-    """The first keys, once the models are loaded."""
-    models = tuple(
-        ModelIdentity(name=model.name, identity=model.identity) for model in engine.models.values()
-    )
+    """The first keys, once the models are loaded, or while they are sealed: nothing else can become of them."""
+    identities = {model.name: model.identity for model in engine.models.values()}
+    if not identities:
+        specs = [_model_spec(model) for model in configuration.models]
+        identities = {spec.name: identity_of(spec, configuration.engine) for spec in specs}
+    models = tuple(ModelIdentity(name=name, identity=identity) for name, identity in identities.items())
     return KeyRing(
         KeyRingSettings(
             epoch_s=configuration.epoch_s,
@@ -178,8 +187,10 @@ def make_gateway(
     ring: KeyRing,
     desk: EvidenceDesk,
     surroundings: Surroundings,
+    *,
+    release: KeyRelease | None = None,
 ) -> Gateway:
-    """The gateway over a started engine."""
+    """The gateway over a started engine, or over one whose models are sealed."""
     limits = configuration.limits
     privacy = configuration.privacy
     return Gateway(
@@ -189,10 +200,11 @@ def make_gateway(
             max_exchanges=limits.max_exchanges,
             receive_timeout_s=limits.receive_timeout_s,
             error_profile=effective_profile(None, default=privacy.default, floor=privacy.floor),
+            waiting=tuple if release is None else release.waiting,
         ),
         ring=ring,
         desk=desk,
-        application=make_api(configuration, engine, surroundings),
+        application=make_api(configuration, engine, surroundings) if release is None else release,
         pacer=Pacer(monotonic=surroundings.monotonic),
         wall_s=surroundings.wall_s,
         entropy=surroundings.entropy,
@@ -210,6 +222,45 @@ def make_desk(
     return EvidenceDesk(attester, ring, bucket)
 
 
+def make_release(
+    configuration: Configuration, engine: Engine, surroundings: Surroundings
+) -> KeyRelease | None:
+    """What waits for the keys of sealed models; None when no model is sealed.
+
+    Raises:
+        SealedModelError: A sealed file is not the one that is configured, as far as that can be told without its key.
+    """
+    terms: dict[str, SealedTerms] = {}
+    for model in configuration.models:
+        if model.sealed is not None:
+            model.sealed.check(sealed_header(str(model.path)), model.pin)
+            terms[model.name] = model.sealed
+    if not terms:
+        return None
+
+    async def load(keys: Mapping[str, ModelKey]) -> Api:
+        await asyncio.to_thread(engine.start, keys)
+        _note_loaded(engine)
+        api = make_api(configuration, engine, surroundings)
+        _settle_memory()
+        note(Happening.READY)
+        return api
+
+    privacy = configuration.privacy
+    return KeyRelease(terms, load, effective_profile(None, default=privacy.default, floor=privacy.floor))
+
+
+def _note_loaded(engine: Engine) -> None:
+    exact = sum(model.why_inexact is None for model in engine.models.values())
+    note(Happening.MODELS_LOADED, models=len(engine.models), reproducible=exact)
+
+
+def _settle_memory() -> None:
+    """What was made so far stays; the collector need not walk through it again in the middle of a step."""
+    gc.collect()
+    gc.freeze()
+
+
 async def _load(engine: Engine) -> None:
     """Load the models beside the event loop. Cancelling waits, because nothing can be freed while it loads."""
     loading = asyncio.create_task(asyncio.to_thread(engine.start))
@@ -221,25 +272,31 @@ async def _load(engine: Engine) -> None:
 
 
 async def boot(
-    front: Front, configuration: Configuration, engine: Engine, attester: Attester, surroundings: Surroundings
+    front: Front,
+    configuration: Configuration,
+    engine: Engine,
+    attester: Attester,
+    surroundings: Surroundings,
+    *,
+    release: KeyRelease | None = None,
 ) -> KeyRing:
     """Load the models, make the first keys, prove that the platform attests, and open the gateway.
+
+    With ``release``, models are sealed: the gateway opens without them, for their keys.
 
     Raises:
         ConfigError: A model or a size is wrong.
         AttestationError: The platform gives no quote.
     """
-    await _load(engine)
-    exact = sum(model.why_inexact is None for model in engine.models.values())
-    note(Happening.MODELS_LOADED, models=len(engine.models), reproducible=exact)
+    if release is None:
+        await _load(engine)
+        _note_loaded(engine)
     ring = make_ring(configuration, engine, surroundings)
     desk = make_desk(configuration, attester, ring, surroundings)
     await desk.attest(None)
-    front.gateway = make_gateway(configuration, engine, ring, desk, surroundings)
-    # What was made so far stays; the collector need not walk through it again in the middle of a step.
-    gc.collect()
-    gc.freeze()
-    note(Happening.READY)
+    front.gateway = make_gateway(configuration, engine, ring, desk, surroundings, release=release)
+    _settle_memory()
+    note(Happening.READY if release is None else Happening.WAITING_FOR_KEYS)
     return ring
 
 
@@ -294,12 +351,13 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
     note(Happening.STARTING)
     front = Front()
     engine = make_engine(configuration)
+    release = make_release(configuration, engine, surroundings)
     listener = bind(configuration)
     server = uvicorn.Server(_server_config(front, configuration))
 
     async def live() -> None:
         try:
-            ring = await boot(front, configuration, engine, attester, surroundings)
+            ring = await boot(front, configuration, engine, attester, surroundings, release=release)
             await _live(ring, engine)
         finally:
             server.should_exit = True
@@ -320,6 +378,8 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
         living.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([living])
+        if release is not None:
+            await release.settle()
         await asyncio.to_thread(engine.stop)
         note(Happening.STOPPED)
     if not living.cancelled() and (error := living.exception()) is not None:

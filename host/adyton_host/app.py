@@ -77,7 +77,7 @@ def create_app(parts: HostParts) -> FastAPI:
     app = FastAPI(title="Adyton host", openapi_url=None, lifespan=lifespan)
     app.router.redirect_slashes = False
     app.add_middleware(Observer, report=report)
-    parts.metrics.watch(in_flight=lambda: parts.relay.gate.inside, enclaves_ready=parts.table.ready_count)
+    parts.metrics.watch(in_flight=lambda: parts.relay.gate.inside, enclaves_ready=parts.table.serving_count)
     _add_operator_routes(app, parts)
     app.router.routes.append(
         Route(media.GATEWAY_PATH, GatewayEndpoint(parts.relay), methods=["GET", "POST"], name="gateway")
@@ -99,10 +99,15 @@ def _add_operator_routes(app: FastAPI, parts: HostParts) -> None:
     async def readyz(request: Request) -> Response:
         exchange_of(request.scope).route = RouteName.READY
         enclaves = [
-            {"ready": readiness.ready, "key_ids": list(readiness.key_ids), "not_after": readiness.not_after}
+            {
+                "ready": readiness.ready,
+                "key_ids": list(readiness.key_ids),
+                "not_after": readiness.not_after,
+                "waiting_for_keys": list(readiness.waiting),
+            }
             for readiness in parts.table.snapshot().values()
         ]
-        ready = parts.table.ready_count() > 0
+        ready = parts.table.serving_count() > 0
         return JSONResponse(
             {"ready": ready, "simulated": parts.simulated, "enclaves": enclaves},
             status_code=200 if ready else 503,

@@ -12,6 +12,8 @@
     content = "sha256:9f86d0…"        # of what the file holds, however it is packed
     weights = "sha256:60303a…"        # a part of that: the root of the tree over the tensors
     sha256 = "fcde2b…"                # optional: of the file itself, for whoever copies it
+    key_id = "5e9c11…"                # optional: the file is sealed, under the key of this id
+    min_version = 3                   # optional: an older sealing of it is refused
     license = "Apache-2.0"
     n_ctx = 2048
     role = "generator"                # or "embedding"
@@ -24,6 +26,7 @@
 The host only passes these facts on. The enclave checks the digests on the very bytes that it loads.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +40,7 @@ _SERVED_ROLES: Final = (_GENERATOR, "embedding")
 _SHA256_HEX_CHARS: Final = 64
 _HEX: Final = frozenset("0123456789abcdef")
 _VERSION: Final = 1
+_FIRST_PART: Final = re.compile(r"(?P<stem>.*)-00001-of-(?P<count>\d{5})\.gguf")
 _KEYS: Final = frozenset(
     {
         "name",
@@ -44,6 +48,8 @@ _KEYS: Final = frozenset(
         "content",
         "weights",
         "sha256",
+        "key_id",
+        "min_version",
         "license",
         "n_ctx",
         "role",
@@ -61,7 +67,10 @@ class CatalogModel:
 
     Attributes:
         name: The name by which clients ask for it.
-        path: Absolute path of the GGUF file.
+        path: Absolute path of the GGUF file, or of the first part of a split one.
+        more_paths: The other parts, found by their names.
+        key_id: Of the key that the file is sealed under, 64 hexadecimal digits; None for a file in the clear.
+        min_version: Smallest version of a sealed file.
         content: Digest of what the file holds; empty for a file that no catalog lists.
         weights: Root of the tree over its tensors; as above.
         license: SPDX expression.
@@ -82,6 +91,14 @@ class CatalogModel:
     sampling: Mapping[str, float]
     embeddings: bool = False
     matryoshka: bool = False
+    more_paths: tuple[Path, ...] = ()
+    key_id: str | None = None
+    min_version: int = 0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All its files, in their order."""
+        return (self.path, *self.more_paths)
 
 
 def default_catalog() -> Path:
@@ -144,9 +161,10 @@ def choose(path: Path, name: str | None) -> CatalogModel:
     if chosen is None:
         names = ", ".join(model.name for model in served) or "none"
         raise ConfigError(f"no model called {wanted!r} in {path}; models that can be served: {names}")
-    if not chosen.path.is_file():
+    missing = next((path for path in chosen.files if not path.is_file()), None)
+    if missing is not None:
         raise ConfigError(
-            f"the file of model {chosen.name!r} is missing: {chosen.path}; `make models` builds the shipped "
+            f"the file of model {chosen.name!r} is missing: {missing}; `make models` builds the shipped "
             "models, `adyton-models add` registers your own GGUF"
         )
     return chosen
@@ -165,9 +183,13 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
     sampling = entry.get("sampling", {})
     if not isinstance(sampling, dict) or not all(type(value) in {int, float} for value in sampling.values()):
         raise ConfigError(f"model {name!r} in {catalog}: sampling is not a table of numbers")
+    path, *more_paths = _parts((catalog.resolve().parent / _text(entry, "file", catalog)).resolve())
     return CatalogModel(
         name=name,
-        path=(catalog.resolve().parent / _text(entry, "file", catalog)).resolve(),
+        path=path,
+        more_paths=tuple(more_paths),
+        key_id=_key_id(entry, catalog),
+        min_version=_min_version(entry, catalog),
         content=_digest(entry, "content", catalog),
         weights=_digest(entry, "weights", catalog),
         license=_text(entry, "license", catalog),
@@ -177,6 +199,33 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
         matryoshka=_flag(entry, "matryoshka", catalog),
         sampling=sampling,
     )
+
+
+def _parts(path: Path) -> list[Path]:
+    """A file, or all parts of the split model whose first part it is, as gguf-split names them."""
+    named = _FIRST_PART.fullmatch(path.name)
+    if named is None:
+        return [path]
+    stem, count = named["stem"], int(named["count"])
+    return [path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+
+
+def _key_id(entry: Mapping[str, object], catalog: Path) -> str | None:
+    if "key_id" not in entry:
+        return None
+    value = _text(entry, "key_id", catalog)
+    if len(value) != _SHA256_HEX_CHARS or not _HEX.issuperset(value):
+        raise ConfigError(f"an entry of the catalog {catalog} has no 64 hexadecimal digits under 'key_id'")
+    return value
+
+
+def _min_version(entry: Mapping[str, object], catalog: Path) -> int:
+    value = entry.get("min_version", 0)
+    if type(value) is not int or value < 0 or (value and "key_id" not in entry):
+        raise ConfigError(
+            f"an entry of the catalog {catalog} has a 'min_version' that is no whole number, or no 'key_id' beside it"
+        )
+    return value
 
 
 def _digest(entry: Mapping[str, object], key: str, catalog: Path) -> str:

@@ -206,7 +206,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _announce_json(ready: Ready) -> None:
-    line = {"event": "ready", **dataclasses.asdict(ready)}
+    line = {"event": "waiting-for-keys" if ready.waiting else "ready", **dataclasses.asdict(ready)}
     print(json.dumps(line, default=str), flush=True)
 
 
@@ -214,6 +214,25 @@ def _announce(ready: Ready) -> None:
     where = f"--url {ready.base_url}"
     if ready.simulation_dir != default_simulation_dir():
         where += f" --simulation-dir {ready.simulation_dir}"
+    if ready.waiting:
+        releases = "\n".join(
+            f"  adyton-models release-key {name} --key KEYFILE --simulated {where}" for name in ready.waiting
+        )
+        print(
+            f"""\
+waiting for keys (SIMULATED)
+  base URL    {ready.base_url}
+  sealed      {", ".join(ready.waiting)}
+  processes   host {ready.pid}, enclave {ready.enclave_pid}
+  logs        {ready.state_dir}
+
+The enclave attests and answers nothing else yet. Whoever holds the key releases it, from a machine of their own:
+{releases}
+
+Ctrl-C stops the relay and the enclave.""",
+            flush=True,
+        )
+        return
     print(
         f"""\
 ready (SIMULATED)
@@ -249,6 +268,8 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"{verdict}{simulated}: {record.get('base_url')}, host process {record.get('pid')}")
         for enclave in document.get("enclaves", []):
             state = "attests" if enclave.get("ready") else "does not attest"
+            if waiting := enclave.get("waiting_for_keys"):
+                state += f", waits for the keys of {', '.join(waiting)} (adyton-models release-key)"
             print(
                 f"  enclave {state}; key ids {enclave.get('key_ids')}, keys until {enclave.get('not_after')}"
             )

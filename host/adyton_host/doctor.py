@@ -94,7 +94,10 @@ def _catalog(path: Path | None) -> Finding:
         model = choose(path if path is not None else default_catalog(), None)
     except ConfigError as error:
         return Finding(name="model", verdict="fail", detail=str(error))
-    return Finding(name="model", verdict="pass", detail=f"{model.name}: {model.path}")
+    detail = f"{model.name}: {model.path}"
+    if model.key_id is not None:
+        detail += f" (sealed: `up` waits until its key {model.key_id[:16]}... is released)"
+    return Finding(name="model", verdict="pass", detail=detail)
 
 
 def _port(host: str, port: int) -> Finding:

@@ -73,7 +73,7 @@ def read_overrides(path: Path) -> Mapping[str, object]:
 def _model_table(model: CatalogModel) -> dict[str, object]:
     table: dict[str, object] = {
         "name": model.name,
-        "path": str(model.path),
+        **({"paths": [str(path) for path in model.files]} if model.more_paths else {"path": str(model.path)}),
         "content": model.content,
         "weights": model.weights,
         "role": model.role,
@@ -85,6 +85,8 @@ def _model_table(model: CatalogModel) -> dict[str, object]:
         table["embeddings"] = True
     if model.matryoshka:
         table["matryoshka"] = True
+    if model.key_id is not None:
+        table["sealed"] = {"key_id": model.key_id, "min_version": model.min_version}
     if model.sampling:
         table["sampling"] = dict(model.sampling)
     return table

@@ -32,11 +32,19 @@ class Readiness:
         ready: It attests and takes requests.
         key_ids: Key ids that it can open, the current one first.
         not_after: Unix time at which its keyset expires, or None when it did not say.
+        waiting: Names of sealed models whose keys have not been released to it. It takes sealed requests, above all
+            those with the keys, but serves no model yet.
     """
 
     ready: bool
     key_ids: tuple[int, ...] = ()
     not_after: int | None = None
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def serving(self) -> bool:
+        """True when it attests and nothing is missing."""
+        return self.ready and not self.waiting
 
 
 NOT_READY: Final = Readiness(ready=False)
@@ -56,8 +64,14 @@ def parse_readiness(body: bytes) -> Readiness:
     if not all(type(key_id) is int and 0 <= key_id <= _MAX_KEY_ID for key_id in key_ids):
         return NOT_READY
     not_after = document.get("not_after")
+    waiting = document.get("waiting_for_keys", [])
+    if not isinstance(waiting, list) or not all(isinstance(name, str) for name in waiting):
+        return NOT_READY
     return Readiness(
-        ready=True, key_ids=tuple(key_ids), not_after=not_after if type(not_after) is int else None
+        ready=True,
+        key_ids=tuple(key_ids),
+        not_after=not_after if type(not_after) is int else None,
+        waiting=tuple(waiting),
     )
 
 
@@ -127,6 +141,14 @@ class RoutingTable:
     def ready_count(self) -> int:
         """How many enclaves take requests."""
         return sum(readiness.ready for readiness in self._enclaves.values())
+
+    def serving_count(self) -> int:
+        """How many enclaves serve models."""
+        return sum(readiness.serving for readiness in self._enclaves.values())
+
+    def waiting(self) -> tuple[str, ...]:
+        """Models for whose keys some enclave waits, each once."""
+        return tuple(dict.fromkeys(name for each in self._enclaves.values() for name in each.waiting))
 
     def any_ready(self) -> str | None:
         """Base URL of a ready enclave, each in turn, or None."""

@@ -38,11 +38,16 @@ _KEEP_ALIVE_S: Final = 30
 _MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 _KEPT_LOGS: Final = 3
 _STARTED_POLL_S: Final = 0.01
+_SERVING_POLL_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What a host says about itself once its enclave attests."""
+    """What a host says about itself once its enclave attests.
+
+    Attributes:
+        waiting: Sealed models whose keys the enclave waits for; empty when it serves.
+    """
 
     base_url: str
     pid: int
@@ -51,6 +56,7 @@ class Ready:
     simulated: bool
     state_dir: Path
     simulation_dir: Path
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +165,8 @@ class Signals:
 def up(plan: Plan, announce: Callable[[Ready], None]) -> None:
     """Run a host until a signal asks it to end; call ``announce`` once its enclave attests.
 
+    When it waits for keys of sealed models, ``announce`` says so, and is called again once they are served.
+
     Raises:
         ConfigError: A directory or the address is taken.
         SetupError: The simulated platform could not be prepared.
@@ -213,9 +221,22 @@ async def _run(
         state.write_record({"pid": ready.pid, "base_url": ready.base_url, "model": ready.model})
         server = await stack.enter_async_context(serving(app, listener, drain_s=settings.drain_s))
         if await _unless_stopped(supervisor.start(), signals):
-            announce(replace(ready, enclave_pid=supervisor.pid))
-            await _first_of(server, signals)
+            ready = replace(ready, enclave_pid=supervisor.pid)
+            if waiting := table.waiting():
+                announce(replace(ready, waiting=waiting))
+                released = asyncio.create_task(_until_serving(table))
+                stack.callback(released.cancel)
+                await _first_of(released, signals)
+            if not signals.stop.is_set():
+                announce(replace(ready, enclave_pid=supervisor.pid))
+                await _first_of(server, signals)
         logs.log("stopping")
+
+
+async def _until_serving(table: RoutingTable) -> None:
+    """Wait until the keys of sealed models have been released; the table asks the enclave in the background."""
+    while not table.serving_count():  # noqa: ASYNC110 -- what it waits for happens in another process
+        await asyncio.sleep(_SERVING_POLL_S)
 
 
 async def _unless_stopped(start: Coroutine[None, None, None], signals: Signals) -> bool:

@@ -147,7 +147,12 @@ def _find(arguments: argparse.Namespace) -> CatalogModel:
         )
     if name is not None and name.endswith(".gguf"):
         raise ConfigError(f"there is no file {name}")
-    return choose(arguments.catalog if arguments.catalog is not None else default_catalog(), name)
+    chosen = choose(arguments.catalog if arguments.catalog is not None else default_catalog(), name)
+    if chosen.key_id is not None or chosen.more_paths:
+        raise ConfigError(
+            f"{chosen.name!r} is sealed or split; tune with the GGUF file itself, or one of its shape"
+        )
+    return chosen
 
 
 @contextlib.contextmanager
