@@ -5,6 +5,7 @@ There is no default and no fallback. A real appliance needs a policy, because on
 releases he trusts; a simulated one needs a :class:`~adyton.simulation.Simulation`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from adyton.marks import MarkFile, default_path
@@ -37,13 +38,22 @@ def appraiser_for(policy: PolicySource | None, simulation: Simulation | None) ->
     return Verifier(policy if isinstance(policy, AppraisalPolicy) else read_policy(Path(policy)))
 
 
-def new_session(policy: PolicySource | None, simulation: Simulation | None) -> Session:
+def new_session(
+    policy: PolicySource | None,
+    simulation: Simulation | None,
+    demand: Callable[[Appraiser], Appraiser] = lambda appraiser: appraiser,
+) -> Session:
     """Make the session for what the caller chose; for a real appliance with the marks of earlier ones.
+
+    Args:
+        policy: See :func:`appraiser_for`.
+        simulation: See there.
+        demand: Puts further demands around the appraiser; it may only refuse more.
 
     Raises:
         ConfigError: As :func:`appraiser_for`, or the kept marks are damaged.
     """
-    appraiser = appraiser_for(policy, simulation)
+    appraiser = demand(appraiser_for(policy, simulation))
     if simulation is not None:
         return Session(appraiser)
     file = MarkFile(default_path())

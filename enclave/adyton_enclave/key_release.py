@@ -19,7 +19,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from adyton_enclave.api.errors import NoSuchRoute, WrongMethod, error_headers
+from adyton_enclave.api.errors import InternalError, NoSuchRoute, WrongMethod, error_headers
 from adyton_enclave.exchange import Application, ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.log import Happening, note
 from adyton_enclave.privacy import Profile
@@ -79,6 +79,10 @@ class KeyRelease:
                 return self._refusal(_WRONG_KEY, error)
             except ConfigError as error:
                 return self._refusal(_UNUSABLE_FILE, error)
+            except Exception as error:  # noqa: BLE001 - no failure may leave the enclave but as a sealed answer
+                note(Happening.INTERNAL_ERROR, error=error)
+                failed = InternalError("the models could not be loaded")
+                return self._refusal(failed.status, failed)
         if self._application is None:
             names = ", ".join(self._terms)
             missing = ModelKeyMissing(f"model key not released yet: {names}; the operator has to release it")

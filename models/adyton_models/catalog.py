@@ -57,6 +57,10 @@ class Entry:
     matryoshka: bool = False
     """Trained so that vectors may be cut."""
     description: str = ""
+    key_id: str = ""
+    """Of the key that the file is sealed under, 64 hexadecimal digits; empty for a file in the clear."""
+    min_version: int = 0
+    """Smallest version of a sealed file that is served."""
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -167,7 +171,8 @@ def render_catalog(catalog: Catalog) -> str:
         lines.append(f"default = {_toml(catalog.default)}")
     for entry in catalog.models:
         lines += ["", "[[model]]"]
-        lines += [_line(entry, each.name) for each in fields(Entry) if each.name != "sampling"]
+        left_out = {"sampling"} if entry.key_id else {"sampling", "key_id", "min_version"}
+        lines += [_line(entry, each.name) for each in fields(Entry) if each.name not in left_out]
         lines.append("[model.sampling]")
         lines += [_line(entry.sampling, each.name) for each in fields(Sampling)]
     return "\n".join(lines) + "\n"

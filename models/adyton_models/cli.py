@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from adyton_models.commands import add, calibrate, catalog, evaluate, golden, identity, task, train
+from adyton_models.commands import add, calibrate, catalog, evaluate, golden, identity, sealed, task, train
 from adyton_protocol.errors import ConfigError
 
 _UNUSABLE: Final = 2
@@ -30,6 +30,8 @@ examples:
   adyton-models eval --model mine.gguf --n 1000
   adyton-models add mine.gguf --name mine              check it, and put it into the catalog
   adyton-models identity mine --parts                  what clients see of it
+  adyton-models seal mine --key-out mine.key --out mine.sealed --register mine
+  adyton-models release-key mine --key mine.key --simulated
 
 then serve it:
   adyton-host up --simulate --model mine"""
@@ -44,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (task, train, evaluate, calibrate, golden, add, catalog, identity):
+    for module in (task, train, evaluate, calibrate, golden, add, catalog, identity, sealed):
         module.add_parsers(commands)
     return parser
 

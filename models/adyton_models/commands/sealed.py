@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`seal` and `release-key`: a model that only an appraised enclave can read."""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from adyton.simulation import Simulation, default_directory
+from adyton.terminal import announce_simulation
+from adyton_models.catalog import (
+    Entry,
+    identity_of,
+    read_catalog,
+    sha256_of,
+    with_entry,
+    write_catalog,
+)
+from adyton_models.commands.arguments import add_catalog, new_parser, positive
+from adyton_models.key_file import KeyFile, SealedUse, read_key_file, write_key_file
+from adyton_models.key_release import Destination, release_key
+from adyton_models.model_files import read_files
+from adyton_models.progress import ProgressBar
+from adyton_models.sealing import Sealing, seal_model
+from adyton_protocol.digests import Digest, as_digest
+from adyton_protocol.errors import AdytonError, ConfigError, LocalProtocolError
+from adyton_protocol.sealed_model import KEY_BYTES, ModelKey
+
+_DEFAULT_URL: Final = "http://127.0.0.1:8470"
+_REFUSED: Final = 1
+
+_SEAL: Final = """\
+Encrypt a model of the catalog, so that only an enclave to which you release its key can read it. The sealed
+file may lie anywhere: on the appliance's disk, in a backup. A split model becomes one sealed file.
+
+The key goes into a file of its own (mode 0600). Keep it away from the machine that serves: whoever has both
+has the model, and whoever loses it has lost the sealed file. Nothing is ever overwritten.
+
+Raise --model-version with each release: an enclave refuses a sealed file that is older than its catalog says,
+so that nobody can quietly bring back an old one."""
+_SEAL_EXAMPLES: Final = """\
+  adyton-models seal mine --key-out mine.key --out mine.sealed --register mine
+  adyton-models seal mine --key mine.key --out mine-2.sealed --model-version 2 --register mine
+
+then, on the machine that serves, and on the one that has the key:
+  adyton-host up --simulate --model mine
+  adyton-models release-key mine --key mine.key --simulated"""
+
+_RELEASE: Final = """\
+Send a model's key to an enclave that waits for it. Its evidence is appraised first, as by any client; on top,
+the attested keyset must name the model with the identity for which the key was made. Only then does the key
+leave this machine, sealed to the attested keys. It is never written anywhere else.
+
+An enclave forgets the key with its process: after each restart the key has to be released again."""
+_RELEASE_EXAMPLES: Final = """\
+  adyton-models release-key mine --key mine.key --policy policy.json --url https://appliance.example
+  adyton-models release-key mine --key mine.key --simulated
+
+Another context length or sampling default gives a model another identity. If that is what you want, say so with
+--identity; `adyton-models identity NAME` prints it. Exit status 1 when the enclave was not accepted or refused."""
+
+
+def add_parsers(commands: Any) -> None:
+    """Add both subcommands."""
+    sealing = new_parser(commands, "seal", "encrypt a model of the catalog", _SEAL, _SEAL_EXAMPLES)
+    add = sealing.add_argument
+    add("model", metavar="NAME", help="of the catalog")
+    keys = sealing.add_mutually_exclusive_group(required=True)
+    keys.add_argument("--key-out", type=Path, metavar="KEYFILE", help="make a new key and write it here")
+    keys.add_argument("--key", type=Path, metavar="KEYFILE", help="use a key that was made before")
+    add("--out", type=Path, required=True, metavar="FILE", help="the sealed file")
+    add("--model-version", type=positive, default=1, metavar="N", help="your counter (default: %(default)s)")
+    add(
+        "--register",
+        metavar="NAME",
+        help="list the sealed file in the catalog under this name, which may be the model's own",
+    )
+    add_catalog(sealing)
+    add("--json", action="store_true", help="print JSON")
+    sealing.set_defaults(run=run_seal)
+
+    releasing = new_parser(
+        commands, "release-key", "send a model's key to an appraised enclave", _RELEASE, _RELEASE_EXAMPLES
+    )
+    add = releasing.add_argument
+    add("model", metavar="NAME", help="by which the appliance serves the model")
+    add("--key", type=Path, required=True, metavar="KEYFILE", help="written by `adyton-models seal`")
+    add("--url", default=_DEFAULT_URL, help="address of the appliance (default: %(default)s)")
+    add("--identity", metavar="DIGEST", help="another identity of the model than the key file names")
+    add("--api-key-file", type=Path, metavar="FILE", help="file with the key that the host asks for")
+    trust = releasing.add_argument_group("trust (choose one; there is no default)")
+    trust.add_argument("--policy", type=Path, metavar="FILE", help="appraisal policy of a real appliance")
+    trust.add_argument(
+        "--simulated", action="store_true", help="a simulated appliance, which protects nothing"
+    )
+    trust.add_argument(
+        "--simulation-dir", type=Path, metavar="DIR", help=f"with --simulated (default {default_directory()})"
+    )
+    add("--json", action="store_true", help="print JSON")
+    releasing.set_defaults(run=run_release)
+
+
+def run_seal(arguments: argparse.Namespace) -> int:
+    """Seal a model of the catalog."""
+    catalog = read_catalog(arguments.catalog)
+    entry = catalog.entry(arguments.model)
+    if entry.key_id:
+        raise ConfigError(f"the model {entry.name!r} is sealed already")
+    if arguments.key_out is not None and arguments.key_out.exists():
+        raise ConfigError(f"{arguments.key_out} exists; a key is never overwritten (use it with --key)")
+    file = (
+        KeyFile(key=ModelKey(os.urandom(KEY_BYTES)))
+        if arguments.key is None
+        else read_key_file(arguments.key)
+    )
+    bar = ProgressBar("seal")
+    read = read_files(arguments.catalog.parent / entry.file, lambda share, note: bar.update(share / 2, note))
+    if read.content.digest != entry.content:
+        raise ConfigError(
+            f"{entry.file} is not what the catalog says; look at: adyton-models identity {entry.name}"
+        )
+    served_as = arguments.register or entry.name
+    use = SealedUse(
+        name=served_as,
+        content=read.content.digest,
+        identity=identity_of(entry.content, entry.n_ctx, entry.sampling),
+        model_version=arguments.model_version,
+    )
+    file = file.with_use(use)
+    # First the key: a sealed file without one is lost.
+    write_key_file(arguments.key_out or arguments.key, file, new=arguments.key is None)
+    header = seal_model(
+        Sealing(files=read.paths, content=read.content.digest, model_version=arguments.model_version),
+        file.key,
+        arguments.out,
+        report=lambda share, note: bar.update((1 + share) / 2, note),
+    )
+    bar.close()
+    file.key.wipe()
+    if arguments.register:
+        base, full = arguments.catalog.resolve().parent, arguments.out.resolve()
+        sealed = replace(
+            entry,
+            name=arguments.register,
+            file=full.relative_to(base).as_posix() if full.is_relative_to(base) else full.as_posix(),
+            sha256=sha256_of(arguments.out),
+            key_id=header.key_id.hex(),
+            min_version=header.model_version,
+        )
+        write_catalog(with_entry(catalog, sealed, make_default=False), arguments.catalog)
+    _print_sealed(arguments, entry, use, header.key_id.hex())
+    return 0
+
+
+def _print_sealed(arguments: argparse.Namespace, entry: Entry, use: SealedUse, key_id: str) -> None:
+    key_file = arguments.key_out or arguments.key
+    if arguments.json:
+        facts = {
+            "model": entry.name,
+            "registered": arguments.register,
+            "file": str(arguments.out),
+            "size_bytes": arguments.out.stat().st_size,
+            "key_file": str(key_file),
+            "key_id": key_id,
+            "model_version": use.model_version,
+            "content": use.content,
+            "identity": use.identity,
+        }
+        print(json.dumps(facts))
+        return
+    print(
+        f"{arguments.out}: {entry.name}, version {use.model_version}, sealed under the key {key_id[:16]}..."
+    )
+    print(f"{key_file}: the key. Keep a copy, and keep it away from the machine that serves.")
+    if arguments.register:
+        print(f"next: adyton-host up --simulate --model {use.name}")
+        print(f"then: adyton-models release-key {use.name} --key {key_file} --simulated")
+
+
+def run_release(arguments: argparse.Namespace) -> int:
+    """Release a key."""
+    if arguments.simulation_dir is not None and not arguments.simulated:
+        raise ConfigError("--simulation-dir does nothing without --simulated")
+    simulation = Simulation.from_dir(arguments.simulation_dir) if arguments.simulated else None
+    file = read_key_file(arguments.key)
+    destination = Destination(
+        url=arguments.url,
+        model=arguments.model,
+        identity=_identity(arguments, file),
+        policy=arguments.policy,
+        simulation=simulation,
+        api_key=_api_key(arguments.api_key_file),
+    )
+    if simulation is not None:
+        announce_simulation(sys.stderr)
+    try:
+        done = release_key(file.key, destination)
+    except ConfigError as error:
+        if error.code == ConfigError.code:
+            raise
+        return _print_refusal(arguments, error)
+    except AdytonError as error:
+        return _print_refusal(arguments, error)
+    finally:
+        file.key.wipe()
+    if arguments.json:
+        facts = {"model": arguments.model, "state": done.state, "missing": list(done.missing)}
+        print(json.dumps({**facts, "attestation": done.verdict.to_json()}))
+    elif done.missing:
+        print(f"{arguments.model}: key released; the enclave still waits for: {', '.join(done.missing)}")
+    else:
+        print(f"{arguments.model}: key released to the attested enclave, which serves the model now")
+    return 0
+
+
+def _print_refusal(arguments: argparse.Namespace, error: AdytonError) -> int:
+    if arguments.json:
+        facts = {"model": arguments.model, "state": "refused", "error": error.code, "message": str(error)}
+        print(json.dumps({**facts, "reason": getattr(error, "reason", None)}))
+    else:
+        print(f"adyton-models: {error.code}: {error}", file=sys.stderr)
+    return _REFUSED
+
+
+def _identity(arguments: argparse.Namespace, file: KeyFile) -> Digest:
+    if arguments.identity is not None:
+        try:
+            return as_digest(arguments.identity)
+        except LocalProtocolError as error:
+            raise ConfigError(f"--identity: {error}") from error
+    use = file.used_for(arguments.model)
+    if use is None:
+        known = ", ".join(sorted({use.name for use in file.models})) or "none"
+        raise ConfigError(
+            f"the key was not made for a model {arguments.model!r} (it was for: {known}); if it is served under "
+            "another name, say which identity it has with --identity"
+        )
+    return use.identity
+
+
+def _api_key(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"the API key file {path} cannot be read: {error.strerror}") from error
