@@ -10,8 +10,33 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from adyton_models.commands import add, calibrate, catalog, evaluate, golden, identity, sealed, task, train
-from adyton_protocol.errors import ConfigError
+from adyton_models.commands import (
+    add,
+    calibrate,
+    catalog,
+    evaluate,
+    golden,
+    identity,
+    quantise,
+    sealed,
+    task,
+    train,
+)
+from adyton_protocol.errors import AdytonError
+
+_COMMANDS: Final = (
+    task,
+    train,
+    evaluate,
+    calibrate,
+    quantise,
+    golden,
+    add,
+    catalog,
+    identity,
+    sealed,
+)
+"""In the order of the help text."""
 
 _UNUSABLE: Final = 2
 _INTERRUPTED: Final = 130
@@ -28,6 +53,7 @@ examples:
   adyton-models train generator --minutes 60 --out run
   adyton-models export run/checkpoint.pt --out mine.gguf
   adyton-models eval --model mine.gguf --n 1000
+  adyton-models quantise mine-F16.gguf --to Q8_0,Q4_0 --out quantised
   adyton-models add mine.gguf --name mine              check it, and put it into the catalog
   adyton-models identity mine --parts                  what clients see of it
   adyton-models seal mine --key-out mine.key --out mine.sealed --register mine
@@ -46,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (task, train, evaluate, calibrate, golden, add, catalog, identity, sealed):
+    for module in _COMMANDS:
         module.add_parsers(commands)
     return parser
 
@@ -56,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-    except ConfigError as error:
+    except AdytonError as error:
         print(f"adyton-models: {error}", file=sys.stderr)
         return _UNUSABLE
     except BrokenPipeError:

@@ -31,7 +31,7 @@ _FLOAT_BYTES: Final = 4
 _WIDTHS_ALIVE: Final = 3.6
 """Activations of the residual stream's width that live at once, as measured."""
 _FEED_FORWARDS_ALIVE: Final = 3
-_LAID_OUT_ANEW: Final = frozenset({"Q4_0", "IQ4_NL"})
+_LAID_OUT_ANEW: Final = frozenset({"q4_0", "iq4_nl"})
 _EMBEDDING_ROWS: Final = 128
 _VOCABULARY_ENTRY_BYTES: Final = 260
 """Of a token or merge rule in llama.cpp's tables and in the engine's, as measured."""

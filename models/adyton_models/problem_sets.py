@@ -31,6 +31,7 @@ class Question:
         answer: As written; compared as a rational number where it is one.
         steps: How many steps it takes, if known.
         bucket: How hard it is, in the words of whoever made the set, if known.
+        solution: A worked solution, if there is one; empty otherwise.
         problem: What it is, for a problem of our task that was not read from a file.
     """
 
@@ -39,6 +40,7 @@ class Question:
     answer: str
     steps: int | None = None
     bucket: str | None = None
+    solution: str = field(default="", repr=False)
     problem: Problem | None = field(default=None, repr=False)
 
     @property
@@ -57,6 +59,7 @@ def from_task(problem: Problem, number: int) -> Question:
         answer=str(problem.answer),
         steps=problem.steps,
         bucket=problem.bucket or None,
+        solution=problem.solution,
         problem=problem,
     )
 
@@ -130,8 +133,6 @@ def _question(members: dict[str, Any], path: Path, number: int, *, default_id: s
     answer = _text(members, "answer", MAX_LABEL_CHARACTERS * 2, path, number)
     if text is None or answer is None:
         _fail(path, number, f"`{'problem' if text is None else 'answer'}` is missing")
-    if members.get("solution") is not None:
-        _text(members, "solution", MAX_PROBLEM_CHARACTERS, path, number)
     steps = _text(members, "steps", MAX_LABEL_CHARACTERS, path, number)
     if steps is not None and not (steps.isascii() and steps.isdecimal() and len(steps) < 7):
         _fail(path, number, "`steps` is not a whole number")
@@ -141,6 +142,7 @@ def _question(members: dict[str, Any], path: Path, number: int, *, default_id: s
         answer=answer,
         steps=None if steps is None else int(steps),
         bucket=_text(members, "bucket", MAX_LABEL_CHARACTERS, path, number),
+        solution=_text(members, "solution", MAX_PROBLEM_CHARACTERS, path, number) or "",
     )
 
 
