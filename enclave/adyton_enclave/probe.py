@@ -7,8 +7,8 @@ absent from production images: a machine is tuned before it serves, and the encl
 
 Requests, by their one member:
 
-- ``load``: path, and content and weights as pinned, or neither: the file is taken for what it is then. Answers with
-  types of weights and what the model can take.
+- ``load``: path, and content and weights as pinned, or neither: the file is taken for what it is then; more_paths
+  are the other parts of a split model. Answers with types of weights and what the model can take.
 - ``measure``: ``engine`` (members of an ``[engine]`` table), streams, prompt_tokens, answer_tokens, max_sequences.
   Answers with the seconds of each token of the prompt and of each step of decoding, and why this is inexact.
 - ``identity``: name, sampling, n_ctx, ``engine``. Answers with the model's identity under these settings.
@@ -39,6 +39,7 @@ from adyton_enclave.engine.loaded_model import identity_of
 from adyton_enclave.engine.request import GenerationRequest, SamplingParams, Usage
 from adyton_enclave.engine.settings import EngineConfig, ModelSpec
 from adyton_enclave.engine.thread_pool import ThreadPool
+from adyton_enclave.weights.model_file import ModelFile
 from adyton_protocol.digests import as_digest
 from adyton_protocol.errors import AdytonError, ConfigError
 from adyton_protocol.gguf_canonical import read_model
@@ -67,6 +68,13 @@ def _text(request: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{name} must be a text")
     return value
+
+
+def _texts(request: Mapping[str, object], name: str) -> list[str]:
+    values = request.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"{name} must be a list of texts")
+    return values
 
 
 def _config(request: Mapping[str, object], **more: int) -> EngineConfig:
@@ -117,7 +125,8 @@ class Prober:
             )
         else:
             pin = _pin_of(path)
-        model = self._model = LlamaModel(path, pin)
+        with ModelFile.open([path, *_texts(request, "more_paths")], pin) as file:
+            model = self._model = LlamaModel(file, pin)
         self._pin = pin
         return {
             "architecture": model.weights.architecture,

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from adyton_enclave.engine import Engine, EngineConfig, Evaluation, EvaluationRequest, ModelSpec, Question
+from adyton_enclave.engine import Engine, EngineConfig, Evaluation, EvaluationRequest, Question
 from adyton_models.intervals import Floats, bootstrap, wilson
-from adyton_models.model_files import pin_of
+from adyton_models.serving import model_spec
 
 WINDOW_TOKENS: Final = 256
 _NUMBERS_AT_ONCE: Final = 1 << 23
@@ -84,7 +84,7 @@ def diverge(
         threads=threads, n_ctx_total=max(n_ctx, WINDOW_TOKENS), max_sequences=8, cache_cells=0
     )
     specs = [
-        ModelSpec(name=name, path=str(path), pin=pin_of(path), n_ctx=n_ctx)
+        model_spec(name, path, n_ctx=n_ctx)
         for name, path in (("reference", reference), ("candidate", candidate))
     ]
     engine = Engine(config, specs).start()

@@ -25,12 +25,23 @@ from adyton_enclave.engine import (
     sampling_key,
 )
 from adyton_models.catalog import Sampling
-from adyton_models.model_files import pin_of
+from adyton_models.model_files import read_files
 
 PARALLEL: Final = 16
 _KEY_STRIDE: Final = 1_000_003
 _TYPICAL_TOKENS: Final = 1024
 _REQUESTS_AHEAD: Final = 2
+
+
+def model_spec(name: str, path: Path, *, n_ctx: int) -> ModelSpec:
+    """What the engine is told to load: the files as they are, pinned to what they hold.
+
+    Raises:
+        ModelFileError: A file is missing or malformed.
+    """
+    read = read_files(path)
+    first, *others = map(str, read.paths)
+    return ModelSpec(name=name, path=first, more_paths=tuple(others), pin=read.content.pin, n_ctx=n_ctx)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +87,7 @@ class ServedModel:
             max_sequences=parallel,
             cache_cells=0,
         )
-        spec = ModelSpec(name="model", path=str(path), pin=pin_of(path), n_ctx=n_ctx)
+        spec = model_spec("model", path, n_ctx=n_ctx)
         self._engine = Engine(config, [spec]).start()
         self.model: LoadedModel = self._engine.models["model"]
 

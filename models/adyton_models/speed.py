@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adyton_enclave.probe import Prober
-from adyton_models.model_files import pin_of
+from adyton_models.model_files import read_files
 
 PROMPT_TOKENS: Final = 256
 ANSWER_TOKENS: Final = 32
@@ -65,8 +65,10 @@ def compare_speed(
     samples: list[tuple[dict[str, Any], dict[str, Any]]] = []
     try:
         for prober, path in zip(probers, (reference, candidate), strict=True):
-            pin = pin_of(path)
-            prober.answer({"load": {"path": str(path), "content": pin.content, "weights": pin.weights}})
+            read = read_files(path)
+            first, *others = map(str, read.paths)
+            pin = {"content": read.content.digest, "weights": read.content.weights}
+            prober.answer({"load": {"path": first, "more_paths": others, **pin}})
         for done in range(rounds + 1):
             pair = (
                 dict(probers[0].answer({"measure": request})),

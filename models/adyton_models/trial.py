@@ -2,7 +2,7 @@
 """Loads a model as an enclave would, in a process of its own, and decodes a few tokens.
 
 In a process of its own, because a file that makes llama.cpp abort must not take the command along, and because only so
-can its memory be told apart. The child reads one JSON object from standard input (`path`, `content` and `weights` of
+can its memory be told apart. The child reads one JSON object from standard input (`paths`, `content` and `weights` of
 the pin, `n_ctx`, `n_ctx_total`, `generates`, `embeddings`) and writes one to standard output.
 """
 
@@ -90,7 +90,8 @@ def try_model(request: Mapping[str, Any]) -> dict[str, Any]:
     config = EngineConfig(threads=0, n_ctx_total=request["n_ctx_total"])
     spec = ModelSpec(
         name="trial",
-        path=request["path"],
+        path=request["paths"][0],
+        more_paths=tuple(request["paths"][1:]),
         pin=ModelPin(content=as_digest(request["content"]), weights=as_digest(request["weights"])),
         n_ctx=request["n_ctx"],
         generates=request["generates"],

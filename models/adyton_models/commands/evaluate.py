@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from adyton_models.catalog import Sampling, read_catalog, sha256_of
 from adyton_models.commands.arguments import add_catalog, add_problem_choice, new_parser, positive
 from adyton_models.commands.task import chosen_problems
+from adyton_models.gguf_facts import read_facts
 from adyton_models.problem_sets import Question, from_task, read_problems, read_set
 from adyton_models.progress import ProgressBar
 from adyton_models.sets import SETS
@@ -19,7 +20,7 @@ from adyton_protocol.errors import ConfigError
 if TYPE_CHECKING:
     from adyton_models.evaluation import Evaluation
 
-_DEFAULT_N_CTX: Final = 1024
+_MOST_N_CTX: Final = 4096
 _EVAL: Final = """\
 Measure a GGUF on problems with answers, with the engine, the chat template and the sampler that serve it, in
 this process: pass@1 with 95 % intervals (Wilson for one sample of each problem, a bootstrap over problems for
@@ -54,7 +55,12 @@ def add_parsers(commands: Any) -> None:
     add("--samples", type=positive, default=1, metavar="K", help="answers for each problem (default: 1)")
     add("--temperature", type=float, metavar="T", help="0 is greedy (default: the catalog's)")
     add("--max-tokens", type=positive, metavar="K", help="longest answer (default: the catalog's)")
-    add("--n-ctx", type=positive, metavar="K", help="context in tokens (default: the catalog's)")
+    add(
+        "--n-ctx",
+        type=positive,
+        metavar="K",
+        help=f"context in tokens (default: the catalog's; of a file, what it was trained for, at most {_MOST_N_CTX})",
+    )
     add("--suffix", default="", metavar="TEXT", help="put this behind every problem")
     add("--accept", choices=("declared", "any"), help="which answers count, see above")
     add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
@@ -67,11 +73,19 @@ def add_parsers(commands: Any) -> None:
 
 
 def chosen_model(arguments: argparse.Namespace) -> tuple[Path, Sampling, int]:
-    """File, default sampling and context of the model that `--model` and `--catalog` name."""
+    """File, default sampling and context of the model that `--model` and `--catalog` name.
+
+    Raises:
+        ConfigError: The model is not there, is sealed, or is not what the catalog lists.
+    """
     if arguments.model is not None and Path(arguments.model).is_file():
-        return Path(arguments.model), Sampling(), arguments.n_ctx or _DEFAULT_N_CTX
+        path = Path(arguments.model)
+        trained = read_facts(path).n_ctx_train
+        return path, Sampling(), arguments.n_ctx or min(trained or _MOST_N_CTX, _MOST_N_CTX)
     entry = read_catalog(arguments.catalog).entry(arguments.model)
-    path: Path = arguments.catalog.parent / entry.file
+    path = arguments.catalog.parent / entry.file
+    if entry.key_id:
+        raise ConfigError(f"{entry.name} is sealed: measure the file that it was made from")
     if sha256_of(path) != entry.sha256:
         raise ConfigError(f"{path} is not the file that the catalog lists: its SHA-256 differs")
     return path, entry.sampling, arguments.n_ctx or entry.n_ctx

@@ -29,6 +29,7 @@ from adyton_models.suitability import (
 from adyton_models.trial import run_trial
 from adyton_protocol.errors import ModelFileError
 from adyton_protocol.gguf_types import ValueType
+from adyton_protocol.sealed_model import MAGIC
 
 SHIPPED = default_catalog().parent / read_catalog(default_catalog()).entry(None).file
 Edit = Callable[[EditableModel], None]
@@ -216,6 +217,29 @@ def test_files_that_are_no_models_are_errors(
         read_facts(cut)
 
 
+def test_a_sealed_file_is_refused_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing in it can be checked; the way is to add the clear file and to seal that."""
+    sealed = tmp_path / "m.sealed"
+    sealed.write_bytes(MAGIC + bytes(100))
+    assert main(["add", str(sealed), "--name", "m", "--catalog", str(tmp_path / "c.toml")]) == 2
+    assert "--register NAME" in capsys.readouterr().err
+
+
+def test_a_model_in_two_files_is_tried_and_added(
+    plain: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first file is named; what is pinned is what a whole file holds."""
+    model, catalog = EditableModel.parse(plain), tmp_path / "catalog.toml"
+    names = list(model.tensors)
+    paths = [tmp_path / f"m-{number:05}-of-00002.gguf" for number in (1, 2)]
+    for path, data in zip(paths, split_files(model, [names[:5], names[5:]]), strict=True):
+        path.write_bytes(data)
+    assert main(["add", str(paths[0]), "--name", "m", "--catalog", str(catalog)]) == 0
+    assert "in 2 files" in capsys.readouterr().out
+    whole = pin_of(edited(plain, tmp_path / "whole.gguf"))
+    assert read_catalog(catalog).entry("m").content == whole.content
+
+
 def test_split_files_are_one_model(plain: bytes, tmp_path: Path) -> None:
     """The first file stands for all; a missing, misnamed or later one is refused with the name to use."""
     model = EditableModel.parse(plain)
@@ -282,7 +306,7 @@ def test_memory_is_estimated_within_the_stated_error(
     pin = pin_of(path)
     measured = run_trial(
         {
-            "path": str(path), "content": pin.content, "weights": pin.weights, "n_ctx": 1024, "n_ctx_total": cells,
+            "paths": [str(path)], "content": pin.content, "weights": pin.weights, "n_ctx": 1024, "n_ctx_total": cells,
             "generates": True, "embeddings": False,
         }
     )  # fmt: skip

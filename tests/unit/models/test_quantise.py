@@ -7,12 +7,14 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from raw_gguf import EditableModel, split_files
 from tiny_gguf import make_tiny_gguf
 
 from adyton_enclave.engine import Evaluation
 from adyton_models.cli import main
 from adyton_models.divergence import Divergence, diverge, kl_divergence, windows_of
 from adyton_models.gguf_facts import read_facts
+from adyton_models.model_files import pin_of
 from adyton_models.quantisation import misfits, out_path, quantise, stored_as
 from adyton_models.quantise_report import Row, as_table
 from adyton_models.serving import ServedModel
@@ -236,6 +238,20 @@ def test_the_report_has_table_json_and_picture(
     assert table.count("\n") == 5
     assert "Q4_0" in table
     assert json.loads((tmp_path / "tiny-report.json").read_text()) == document
+
+
+def test_a_model_in_two_files_becomes_one(original: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    """The parts are read as one model, whose quantised file is the same as that of the whole."""
+    model = EditableModel.parse(original.read_bytes())
+    names = list(model.tensors)
+    paths = [tmp_path / f"two-F16-{number:05}-of-00002.gguf" for number in (1, 2)]
+    for path, data in zip(paths, split_files(model, [names[:5], names[5:]]), strict=True):
+        path.write_bytes(data)
+    assert out_path(paths[0], "Q8_0", tmp_path).name == "two-Q8_0.gguf"
+    made = quantise(read_facts(paths[0]), "Q8_0", tmp_path / "two-Q8_0.gguf", threads=1)
+    assert pin_of(made.path).weights == pin_of(files["Q8_0"]).weights
+    assert diverge(original, paths[0], WINDOWS[:1], threads=1).kl.max() == 0.0
+    assert compare_speed(paths[0], made.path, prompt_tokens=16, rounds=1)[1].decode > 0
 
 
 def test_a_quantised_file_is_served(files: dict[str, Path]) -> None:
