@@ -79,6 +79,10 @@ bench: setup  ## Measure sealed against unsealed; writes JSON and a plot to benc
 bench-engine: setup  ## Measure the engine against llama-server (built from source, once); about 25 minutes.
 	@$(BIN)/python bench/engine.py
 
+.PHONY: bench-loading
+bench-loading: setup  ## Measure loading (clear, split, sealed) against llama.cpp's own; a few minutes.
+	@$(BIN)/python bench/loading.py
+
 .PHONY: soak
 soak: setup  ## An hour at saturation with random cancellations; says whether memory stays flat.
 	@$(BIN)/python bench/soak.py

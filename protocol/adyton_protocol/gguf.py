@@ -180,16 +180,23 @@ class _Cursor:
 
     def skip_strings(self, count: int) -> bytes:
         """Step over strings that follow one another, and return them with their lengths."""
-        start = self.position
+        start = position = self.position
+        # A vocabulary has hundreds of thousands of strings; what is at hand is asked for without a call.
+        read = self._read
         for _ in range(count):
-            self.need(8)
-            (length,) = _U64.unpack_from(self._read, self.position)
+            if position + 8 > len(read):
+                self.position = position
+                self.need(8)
+            (length,) = _U64.unpack_from(read, position)
             if length > MAX_STRING_BYTES:
                 raise _too_long(length)
-            self.position += 8
-            self.need(length)
-            self.position += length
-        return bytes(self._read[start : self.position])
+            position += 8
+            if position + length > len(read):
+                self.position = position
+                self.need(length)
+            position += length
+        self.position = position
+        return bytes(read[start:position])
 
 
 def _too_long(length: int) -> ModelFileError:

@@ -25,8 +25,8 @@ from adyton_protocol.random_access import RandomAccess
 from adyton_protocol.weights_tree import CHUNK_BYTES, WeightsTree, chunk_digest
 
 BLOCK_BYTES: Final = 2 * CHUNK_BYTES
-MAX_BLOCKS: Final = 5
-"""One in use, one finished, one or two in the making for each thread."""
+MAX_BLOCKS: Final = 4
+"""One in use, the others finished or in the making."""
 
 _NUMBER: Final = re.compile(r"\d+")
 
