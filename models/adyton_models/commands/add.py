@@ -56,6 +56,7 @@ _REMOVE_EXAMPLES: Final = """\
 _DEFAULT_N_CTX: Final = 4096
 _SHARED_CELLS: Final = 16_384
 """`engine.n_ctx_total` of an enclave that is not told otherwise."""
+_BAR_FROM_BYTES: Final = 1 << 28
 _MARKS: Final = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "skip": "skip"}
 
 
@@ -131,7 +132,7 @@ def run_add(arguments: argparse.Namespace) -> int:
     facts = read_facts(arguments.file)
     wishes = _wishes(arguments, facts)
     findings = examine(facts, wishes)
-    content = _content(arguments.file)
+    content = _content(arguments.file, facts.size_bytes)
     entry = Entry(
         name=arguments.name,
         file=_relative(arguments.file, arguments.catalog),
@@ -196,7 +197,9 @@ def _wishes(arguments: argparse.Namespace, facts: "ModelFacts") -> "Wishes":
     )
 
 
-def _content(path: Path) -> "ModelContent":
+def _content(path: Path, size_bytes: int) -> "ModelContent":
+    if size_bytes < _BAR_FROM_BYTES:
+        return read_files(path).content
     bar = ProgressBar("hash")
     content = read_files(path, bar.update).content
     bar.close()
