@@ -10,12 +10,13 @@ from pathlib import Path
 
 import httpx
 from tiny_gguf import make_tiny_gguf
+from tiny_scorers import golden_adapter, make_scorer
 
 from adyton_enclave.api.app import Api
 from adyton_enclave.config import parse_configuration
 from adyton_enclave.exchange import INNER_HEADERS, ExchangeFacts, InnerRequest
 from adyton_enclave.keys import ReceiptSigner
-from adyton_enclave.server import Surroundings, make_api, make_engine
+from adyton_enclave.server import Surroundings, load_scorers, make_api, make_engine
 from adyton_protocol.digests import sha256_hex
 from tiny_appliance import TINY, TINY_MAX_TOKENS
 
@@ -58,8 +59,10 @@ class OpenTransport(httpx.BaseTransport):
 
 @contextlib.contextmanager
 def open_api(directory: Path) -> Iterator[httpx.Client]:
-    """Run the engine with the tiny model until the block ends."""
+    """Run the engine with the tiny model and a tiny scorer until the block ends."""
     model = make_tiny_gguf(directory / "tiny.gguf", n_ctx=N_CTX)
+    scorer = make_scorer(directory, "skywork")
+    files = scorer.files(golden_adapter(scorer, directory / "adapter.toml"))
     configuration = parse_configuration(
         f"""version = 1
 attester = "gramine"
@@ -70,8 +73,20 @@ content = "{model.pin.content}"
 weights = "{model.pin.weights}"
 n_ctx = {N_CTX}
 embeddings = true
+scorer = "{scorer.name}"
 [model.sampling]
 max_tokens = {TINY_MAX_TOKENS}
+[[model]]
+name = "{scorer.name}"
+role = "scorer"
+path = "{scorer.path}"
+content = "{scorer.spec().pin.content}"
+weights = "{scorer.spec().pin.weights}"
+adapter = "{files.adapter}"
+adapter_digest = "{files.adapter_digest}"
+head = "{files.head}"
+head_digest = "{files.head_digest}"
+n_ctx = {N_CTX}
 """.encode()
     )
     surroundings = Surroundings(monotonic=time.monotonic, wall_s=lambda: 1_800_000_000, entropy=os.urandom)
@@ -79,7 +94,8 @@ max_tokens = {TINY_MAX_TOKENS}
     engine.start()
     try:
         with asyncio.Runner() as runner:
-            transport = OpenTransport(make_api(configuration, engine, surroundings), runner)
+            scorers = runner.run(load_scorers(configuration, engine))
+            transport = OpenTransport(make_api(configuration, engine, surroundings, scorers), runner)
             with httpx.Client(transport=transport, base_url=INNER_URL) as http:
                 yield http
     finally:

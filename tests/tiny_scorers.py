@@ -4,7 +4,6 @@
 Beside each model lies what its convention needs: the shipped adapter, and a random head for those that have one.
 """
 
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ import numpy as np
 from gguf.quants import quantize
 
 from adyton_enclave.engine import ModelSpec
-from adyton_enclave.scoring.scorer import ScorerFiles
+from adyton_enclave.scoring.files import ScorerFiles
 from adyton_models.model_files import pin_of
+from adyton_protocol.digests import sha256_hex
 
 ADAPTERS = Path(__file__).resolve().parents[1] / "models" / "adapters"
 WIDTH = 64
@@ -51,7 +51,7 @@ class TinyScorer:
             "pin": pin_of(self.path),
             "n_ctx": n_ctx,
             "generates": False,
-            "scorer": self.files().read().parts,
+            "scorer": self.files().parts,
             "hidden_states": self.head is not None,
         }
         return ModelSpec(**{**fields, **changes})  # type: ignore[arg-type]
@@ -61,15 +61,10 @@ class TinyScorer:
         chosen = self.adapter if adapter is None else adapter
         return ScorerFiles(
             adapter=chosen,
-            adapter_sha256=digest(chosen),
+            adapter_digest=sha256_hex(chosen.read_bytes()),
             head=self.head,
-            head_sha256="" if self.head is None else digest(self.head),
+            head_digest=None if self.head is None else sha256_hex(self.head.read_bytes()),
         )
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # --- Vocabularies -----------------------------------------------------------------------------------------
@@ -248,6 +243,21 @@ def make_scorer(directory: Path, name: str, *, seed: int = 1) -> TinyScorer:
     if head is not None:
         write_head(head, layers)
     return TinyScorer(name, path, ADAPTERS / f"{name}.toml", head, layers)
+
+
+def golden_adapter(tiny: TinyScorer, path: Path) -> Path:
+    """Write an adapter with golden vectors, which a running enclave demands."""
+    from adyton_models.golden import Vector, make_golden, with_golden  # noqa: PLC0415
+    from adyton_models.scoring import ScorerRunner  # noqa: PLC0415
+
+    vectors = [
+        Vector(problem="the pan has 3 ants", steps=("an ant + an ant", "the answer is 6")),
+        Vector(problem="the tin has 4 hens", steps=("the hens = 4", "a hen - a hen")),
+    ]
+    with ScorerRunner(tiny.path, tiny.adapter, head=tiny.head, n_ctx=256, parallel=4) as runner:
+        golden = make_golden(runner, vectors, 0.001)
+    path.write_bytes(with_golden(tiny.adapter.read_bytes(), golden))
+    return path
 
 
 CONVENTIONS = ("adyton-words-scorer", "math-shepherd", "rlhflow", "skywork", "qwen2.5-math-prm")

@@ -6,6 +6,8 @@ from typing import Final
 from response_schemas import response_schemas
 
 from adyton_enclave.api.types import SERVICE_TIERS
+from adyton_enclave.config import ROLES
+from adyton_enclave.scoring import AGGREGATES
 from schema_words import Schema, answered, array, one_of, ref
 
 _STRING: Final[Schema] = {"type": "string"}
@@ -30,6 +32,7 @@ def answer_schemas() -> dict[str, Schema]:
         **_chat(),
         **_completion(),
         **_embedding(),
+        **_score(),
         **response_schemas(),
         **_models(),
         **_receipt(),
@@ -193,6 +196,34 @@ def _embedding() -> dict[str, Schema]:
     }
 
 
+def _score() -> dict[str, Schema]:
+    share: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+    return {
+        "Score": answered(
+            {
+                "id": {"type": "string", "pattern": "^score-[0-9a-f]+$"},
+                "object": one_of("score"),
+                "created": _TIME,
+                "model": {**_STRING, "description": "The scorer."},
+                "steps": array(
+                    answered(
+                        {
+                            "index": _COUNT,
+                            "text": _STRING,
+                            "score": share,
+                            "sound": {"type": "boolean", "description": "Whether it reaches the threshold."},
+                        }
+                    ),
+                    low=1,
+                ),
+                "aggregate": answered(dict.fromkeys(AGGREGATES, share)),
+                "threshold": {**share, "description": "What the scorer's adapter says."},
+                "usage": answered({"prompt_tokens": _COUNT, "total_tokens": _COUNT}),
+            }
+        )
+    }
+
+
 def _models() -> dict[str, Schema]:
     return {
         "Model": answered(
@@ -201,6 +232,11 @@ def _models() -> dict[str, Schema]:
                 "object": one_of("model"),
                 "created": _TIME,
                 "owned_by": one_of("adyton"),
+                "role": one_of(*ROLES),
+                "scorer": {
+                    **_STRING,
+                    "description": "Of a generator: who judges its answers, if anybody does.",
+                },
                 "identity": {**_DIGEST, "description": "Digest of everything that can change an answer."},
                 "n_ctx": {"type": "integer", "minimum": 1, "description": "Tokens of prompt and answer."},
                 "license": _STRING,
@@ -210,7 +246,7 @@ def _models() -> dict[str, Schema]:
                 },
                 "not_reproducible_because": _STRING,
             },
-            optional=("not_reproducible_because",),
+            optional=("not_reproducible_because", "scorer"),
         ),
         "ModelList": answered({"object": one_of("list"), "data": array(ref("Model"))}),
     }

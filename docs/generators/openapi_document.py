@@ -16,6 +16,7 @@ from adyton_enclave.api.app import (
     MODELS_PATH,
     RECEIPTS_PREFIX,
     RESPONSES_PATH,
+    SCORE_PATH,
 )
 from adyton_enclave.api.errors import (
     InternalError,
@@ -119,6 +120,10 @@ _EMBEDDING_REFINEMENTS: Final = {
     "dimensions": "At most the model's own, and fewer only if it was trained for it.",
     "input": "Token ids must be of the model's vocabulary, and all tokens within the operator's bound.",
 }
+_SCORE_REFINEMENTS: Final = {
+    "problem": "Must not be blank.",
+    "steps": "Must not be blank, and a text must fall into at most as many steps as the operator allows.",
+}
 """What makes a request invalid and a schema cannot say, by field."""
 
 
@@ -130,6 +135,7 @@ def standard_limits() -> RequestLimits:
         max_prompts=limits.max_prompts,
         max_inputs=limits.max_inputs,
         max_input_tokens=limits.max_input_tokens,
+        max_steps=limits.max_steps,
     )
 
 
@@ -191,6 +197,15 @@ def _paths() -> Schema:
                 request="EmbeddingRequest",
                 answer="EmbeddingList",
                 refinements=_EMBEDDING_REFINEMENTS,
+            )
+        },
+        SCORE_PATH: {
+            "post": _generation(
+                "createScore",
+                "What a scorer thinks of each step of an answer.",
+                request="ScoreRequest",
+                answer="Score",
+                refinements=_SCORE_REFINEMENTS,
             )
         },
         MODELS_PATH: {

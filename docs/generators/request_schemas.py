@@ -20,9 +20,11 @@ from adyton_enclave.api.parameters import (
     EMBEDDINGS,
     PARAMETERS,
     RESPONSES,
+    SCORE,
     Parameter,
     Treatment,
 )
+from adyton_enclave.api.score_request import MAX_SCORED_CHARS
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.privacy import Profile
 from schema_words import Schema, array, asked, flag, one_of, or_null, real, ref, text, whole
@@ -54,6 +56,7 @@ def request_schemas(limits: RequestLimits) -> dict[str, Schema]:
         "ChatCompletionRequest": _chat(limits),
         "CompletionRequest": _completion(limits),
         "EmbeddingRequest": _embedding(limits),
+        "ScoreRequest": _score(limits),
         **input_schemas(),
         "ResponseRequest": {
             **_request(RESPONSES, {"input": response_input()}, {**_shared(), **response_shapes()}),
@@ -123,6 +126,21 @@ def _embedding(limits: RequestLimits) -> Schema:
         "privacy": _PRIVACY,
     }
     return _request(EMBEDDINGS, {"input": {"anyOf": [full, token_ids, several]}}, shapes)
+
+
+def _score(limits: RequestLimits) -> Schema:
+    full = text(low=1, high=MAX_SCORED_CHARS)
+    required: dict[str, Schema] = {
+        "problem": full,
+        "steps": {"anyOf": [array(full, low=1, high=limits.max_steps), full]},
+    }
+    shapes = {
+        "model": text(high=types.MAX_MODEL_CHARS),
+        "privacy": _PRIVACY,
+        "service_tier": one_of(*types.SERVICE_TIERS),
+        "deadline_ms": whole(1, types.MAX_DEADLINE_MS),
+    }
+    return _request(SCORE, required, shapes)
 
 
 def _common(limits: RequestLimits) -> dict[str, Schema]:

@@ -18,6 +18,7 @@ from typing import Final, Literal, get_args
 from adyton_enclave.engine import EngineConfig, KvType
 from adyton_enclave.engine.settings import MAX_SEQUENCES
 from adyton_enclave.privacy import Profile
+from adyton_enclave.scoring.files import ScorerFiles
 from adyton_enclave.toml_table import Table as _Table
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.digests import DIGEST_PATTERN, Digest
@@ -41,7 +42,8 @@ _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 
 AttesterName = Literal["gramine", "simulated"]
-ModelRole = Literal["generator", "embedding"]
+ModelRole = Literal["generator", "embedding", "scorer"]
+ROLES: Final[tuple[ModelRole, ...]] = get_args(ModelRole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class Limits:
     max_prompts: int = 16
     max_inputs: int = 2048
     max_input_tokens: int = 300_000
+    max_steps: int = 256
     receive_timeout_s: int = 30
     request_timeout_s: int = 600
     keep_alive_s: int = 75
@@ -96,9 +99,12 @@ class ModelSettings:
         pin: Checked against the very bytes that are loaded.
         more_paths: The other parts of a split model, in their order; ``path`` is the first.
         sealed: What is demanded of a sealed file; None for a model in the clear.
-        role: A generator answers, and embeds as well if ``embeddings`` says so; an embedding model only embeds.
+        role: A generator answers, and embeds as well if ``embeddings`` says so; an embedding model only embeds, a
+            scorer only judges.
         matryoshka: The model was trained so that the head of a vector is a vector; callers may ask for fewer
             dimensions.
+        scorer: Of a generator, the name of the model that judges its answers; empty without one.
+        scorer_files: Of a scorer, its adapter and head; None for other roles.
     """
 
     name: str
@@ -112,6 +118,8 @@ class ModelSettings:
     sampling: SamplingSettings
     more_paths: tuple[Path, ...] = ()
     sealed: SealedTerms | None = None
+    scorer: str = ""
+    scorer_files: ScorerFiles | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +268,7 @@ def _limits(table: _Table) -> Limits:
         max_prompts=table.whole("max_prompts", standard.max_prompts, high=1024),
         max_inputs=table.whole("max_inputs", standard.max_inputs, high=65_536),
         max_input_tokens=table.whole("max_input_tokens", standard.max_input_tokens, high=1 << 24),
+        max_steps=table.whole("max_steps", standard.max_steps, high=4096),
         receive_timeout_s=table.whole("receive_timeout_s", standard.receive_timeout_s, high=3600),
         request_timeout_s=table.whole("request_timeout_s", standard.request_timeout_s, high=24 * 3600),
         keep_alive_s=table.whole("keep_alive_s", standard.keep_alive_s, high=3600),
@@ -307,6 +316,9 @@ def _models(root: _Table) -> tuple[ModelSettings, ...]:
     names = [model.name for model in models]
     if len(set(names)) != len(names):
         raise root.fail("model", "must not give the same name twice")
+    scorers = {model.name for model in models if model.role == "scorer"}
+    if any(model.scorer and model.scorer not in scorers for model in models):
+        raise root.fail("model", "names a scorer that is not given as a model of that role")
     return models
 
 
@@ -315,10 +327,12 @@ def _model(table: _Table) -> ModelSettings:
     if not _MODEL_NAME.fullmatch(name):
         raise table.fail("name", "must be letters, digits and . _ : / -, at most 128 of them")
     pin = ModelPin(content=_digest(table, "content"), weights=_digest(table, "weights"))
-    role = _role(table)
+    role = table.choice("role", ROLES, "generator")
     embeddings = table.flag("embeddings", default=role == "embedding")
     if role == "embedding" and not embeddings:
         raise table.fail("embeddings", 'cannot be false with role = "embedding"')
+    if role == "scorer" and embeddings:
+        raise table.fail("embeddings", 'cannot be true with role = "scorer"')
     matryoshka = table.flag("matryoshka", default=False)
     if matryoshka and not embeddings:
         raise table.fail("matryoshka", "requires embeddings = true")
@@ -338,6 +352,8 @@ def _model(table: _Table) -> ModelSettings:
         n_ctx=table.whole("n_ctx", low=32, high=1 << 24),
         license=table.text("license", "unspecified"),
         sampling=_sampling(table.table("sampling")),
+        scorer=table.text("scorer") if role == "generator" and table.has("scorer") else "",
+        scorer_files=_scorer_files(table) if role == "scorer" else None,
     )
     table.finish()
     return model
@@ -363,21 +379,21 @@ def _sealed(table: _Table) -> SealedTerms:
     return terms
 
 
+def _scorer_files(table: _Table) -> ScorerFiles:
+    head = Path(table.text("head")) if table.has("head") else None
+    return ScorerFiles(
+        adapter=Path(table.text("adapter")),
+        adapter_digest=_digest(table, "adapter_digest"),
+        head=head,
+        head_digest=None if head is None else _digest(table, "head_digest"),
+    )
+
+
 def _digest(table: _Table, key: str) -> Digest:
     text = table.text(key)
     if not DIGEST_PATTERN.fullmatch(text):
         raise table.fail(key, "must be sha256: and 64 lower-case hexadecimal digits")
     return Digest(text)
-
-
-def _role(table: _Table) -> ModelRole:
-    match table.text("role", "generator"):
-        case "generator":
-            return "generator"
-        case "embedding":
-            return "embedding"
-        case _:
-            raise table.fail("role", 'must be "generator" or "embedding"')
 
 
 def _sampling(table: _Table) -> SamplingSettings:

@@ -5,12 +5,12 @@ A receipt is found by its name, which is random and known to the caller alone, a
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest
-from adyton_protocol.digests import Digest
-from adyton_protocol.receipt import Receipt, ReceiptBuilder
+from adyton_protocol.digests import Digest, jcs
+from adyton_protocol.receipt import ANSWER_SCORED, SCORED_ANSWER_LABEL, SCORES_LABEL, Receipt, ReceiptBuilder
 
 KEPT_RECEIPTS: Final = 1024
 _ID_BYTES: Final = 18
@@ -29,6 +29,23 @@ class OpenReceipt:
     def response_data(self, data: bytes) -> None:
         """Take in the next bytes of the body that the caller sees."""
         self._builder.response_data(data)
+
+    def scored(self, *, name: str, problem: str, steps: Sequence[str], scores: Sequence[float]) -> None:
+        """Note that the model ``name`` judged an answer.
+
+        The commitments are to canonical JSON (RFC 8785): of an array of the problem and of the array of steps, and of
+        the array of scores.
+        """
+        builder = self._builder
+        builder.event(
+            ANSWER_SCORED,
+            {
+                "scorer": name,
+                "steps": len(steps),
+                "answer_commitment": builder.commitment(SCORED_ANSWER_LABEL, jcs([problem, list(steps)])),
+                "scores_commitment": builder.commitment(SCORES_LABEL, jcs(list(scores))),
+            },
+        )
 
     def finish(
         self, *, finish_reasons: list[str], usage: dict[str, int], streamed: bool, chat_id: str | None

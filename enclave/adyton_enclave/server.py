@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Final
 
 import uvicorn
@@ -23,6 +23,7 @@ from adyton_enclave.api.answer import Desk
 from adyton_enclave.api.app import Api
 from adyton_enclave.api.generate import Served
 from adyton_enclave.api.ports import Engine as EnginePort
+from adyton_enclave.api.ports import Scorer as ScorerPort
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.attester import Attester
 from adyton_enclave.config import Configuration, ModelSettings
@@ -37,6 +38,7 @@ from adyton_enclave.outer import Problem, Receive, Scope, Send
 from adyton_enclave.pacing import Pacer
 from adyton_enclave.privacy import Profile, effective_profile
 from adyton_enclave.receipts import ReceiptBook
+from adyton_enclave.scoring import Scorer
 from adyton_enclave.weights.model_file import sealed_header
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import ConfigError, EngineStopped
@@ -51,6 +53,7 @@ SWITCH_S: Final = 0.0005
 """Of ``sys.setswitchinterval``. After a step the engine's thread waits for the interpreter lock; the event loop gives
 it away within this time. The standard 5 ms would be many steps of a small model."""
 
+_NO_SCORERS: Final[Mapping[str, ScorerPort]] = MappingProxyType({})
 _BACKLOG: Final = 512
 _CHECK_S: Final = 1.0
 
@@ -107,6 +110,8 @@ def _model_spec(model: ModelSettings) -> ModelSpec:
         pin=model.pin,
         n_ctx=model.n_ctx,
         generates=model.role == "generator",
+        scorer=None if model.scorer_files is None else model.scorer_files.parts,
+        hidden_states=model.scorer_files is not None and model.scorer_files.head is not None,
         embeddings=model.embeddings,
         sampling=SamplingParams(
             temperature=sampling.temperature,
@@ -144,8 +149,29 @@ def make_ring(configuration: Configuration, engine: EnginePort, surroundings: Su
     )
 
 
-def make_api(configuration: Configuration, engine: EnginePort, surroundings: Surroundings) -> Api:
-    """The API over a started engine."""
+async def load_scorers(configuration: Configuration, engine: Engine) -> Mapping[str, Scorer]:
+    """The scorers of a started engine by name, each checked against its golden vectors.
+
+    Raises:
+        AdapterError: A file is not the one that is pinned, does not suit its model, or the scorer gives other scores
+            than its golden vectors say.
+    """
+    scorers: dict[str, Scorer] = {}
+    for model in configuration.models:
+        if model.scorer_files is not None:
+            scorer = Scorer(engine, model.name, await asyncio.to_thread(model.scorer_files.read))
+            await scorer.check_golden()
+            scorers[model.name] = scorer
+    return scorers
+
+
+def make_api(
+    configuration: Configuration,
+    engine: EnginePort,
+    surroundings: Surroundings,
+    scorers: Mapping[str, ScorerPort] = _NO_SCORERS,
+) -> Api:
+    """The API over a started engine and its scorers."""
     limits = configuration.limits
     privacy = configuration.privacy
 
@@ -158,6 +184,8 @@ def make_api(configuration: Configuration, engine: EnginePort, surroundings: Sur
             max_tokens=model.sampling.max_tokens,
             license=model.license,
             matryoshka=model.matryoshka,
+            role=model.role,
+            scorer=scorers.get(model.scorer or model.name),
         )
         for model in configuration.models
     }
@@ -177,6 +205,7 @@ def make_api(configuration: Configuration, engine: EnginePort, surroundings: Sur
             max_prompts=limits.max_prompts,
             max_inputs=limits.max_inputs,
             max_input_tokens=limits.max_input_tokens,
+            max_steps=limits.max_steps,
         ),
     )
 
@@ -187,6 +216,7 @@ def make_gateway(
     ring: KeyRing,
     desk: EvidenceDesk,
     surroundings: Surroundings,
+    scorers: Mapping[str, ScorerPort] = _NO_SCORERS,
     *,
     release: KeyRelease | None = None,
 ) -> Gateway:
@@ -204,7 +234,7 @@ def make_gateway(
         ),
         ring=ring,
         desk=desk,
-        application=make_api(configuration, engine, surroundings) if release is None else release,
+        application=make_api(configuration, engine, surroundings, scorers) if release is None else release,
         pacer=Pacer(monotonic=surroundings.monotonic),
         wall_s=surroundings.wall_s,
         entropy=surroundings.entropy,
@@ -239,9 +269,11 @@ def make_release(
         return None
 
     async def load(keys: Mapping[str, ModelKey]) -> Api:
-        await asyncio.to_thread(engine.start, keys)
+        if not engine.running:  # It runs when a scorer was refused the last time.
+            await asyncio.to_thread(engine.start, keys)
+        scorers = await load_scorers(configuration, engine)
         _note_loaded(engine)
-        api = make_api(configuration, engine, surroundings)
+        api = make_api(configuration, engine, surroundings, scorers)
         _settle_memory()
         note(Happening.READY)
         return api
@@ -288,13 +320,15 @@ async def boot(
         ConfigError: A model or a size is wrong.
         AttestationError: The platform gives no quote.
     """
+    scorers: Mapping[str, ScorerPort] = _NO_SCORERS
     if release is None:
         await _load(engine)
+        scorers = await load_scorers(configuration, engine)
         _note_loaded(engine)
     ring = make_ring(configuration, engine, surroundings)
     desk = make_desk(configuration, attester, ring, surroundings)
     await desk.attest(None)
-    front.gateway = make_gateway(configuration, engine, ring, desk, surroundings, release=release)
+    front.gateway = make_gateway(configuration, engine, ring, desk, surroundings, scorers, release=release)
     _settle_memory()
     note(Happening.READY if release is None else Happening.WAITING_FOR_KEYS)
     return ring

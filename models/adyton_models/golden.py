@@ -15,8 +15,8 @@ from typing import Any, Final
 from adyton_enclave.scoring import Adapter, parse_adapter
 from adyton_enclave.scoring.adapter import MAX_GOLDEN, MAX_OFFSET, MAX_TOLERANCE, Golden, Labels
 from adyton_enclave.scoring.calibration import Calibration, Platt
+from adyton_enclave.scoring.files import Ingredients
 from adyton_enclave.scoring.head import Head, Layer
-from adyton_enclave.scoring.scorer import Ingredients
 from adyton_models.scoring import ScorerRunner
 from adyton_protocol.errors import AdapterError, ConfigError
 

@@ -14,8 +14,8 @@ from typing import Final, Self
 from adyton_enclave.engine import Engine, EngineConfig, ModelSpec
 from adyton_enclave.scoring import Scorer, parse_adapter
 from adyton_enclave.scoring.adapter import MAX_ADAPTER_BYTES
+from adyton_enclave.scoring.files import Ingredients
 from adyton_enclave.scoring.head import MAX_HEAD_BYTES, read_head
-from adyton_enclave.scoring.scorer import Ingredients
 from adyton_models.model_files import pin_of
 from adyton_protocol.errors import AdapterError, ConfigError, EngineError
 

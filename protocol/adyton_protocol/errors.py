@@ -33,7 +33,7 @@
     └── EngineError                   the enclave cannot serve this request
         ├── InvalidRequest            param names the field
         ├── UnknownModel
-        ├── UnsuitableModel           it exists, but does not answer, or does not embed
+        ├── UnsuitableModel           it exists, but does not answer, embed or score
         ├── ContextOverflow           prompt and answer cannot fit
         ├── QueueFull                 retry_after_s says when
         ├── OutOfMemory
@@ -313,7 +313,7 @@ class UnknownModel(EngineError):
 
 
 class UnsuitableModel(EngineError):
-    """The model exists, but the operator does not let it do this: answer, or make embeddings."""
+    """The model exists, but the operator does not let it do this: answer, make embeddings, or judge."""
 
     code = "model-unsuitable"
     fault: ClassVar[Fault] = "caller"

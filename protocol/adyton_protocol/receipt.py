@@ -72,6 +72,8 @@ __all__ = [
     "RESPONSE_BODY_LABEL",
     "RESPONSE_RETURNED",
     "SCALING_RUN",
+    "SCORED_ANSWER_LABEL",
+    "SCORES_LABEL",
     "VALIDATION_CHECKED",
     "Receipt",
     "ReceiptBuilder",
@@ -90,6 +92,9 @@ __all__ = [
 
 REQUEST_BODY_LABEL: Final = "request.body"
 RESPONSE_BODY_LABEL: Final = "response.body"
+SCORED_ANSWER_LABEL: Final = "answer.scored.answer"
+SCORES_LABEL: Final = "answer.scored.scores"
+"""Of the two commitments of an ``answer.scored`` event; see :func:`commitment_matches` of ``digests``."""
 
 _BUILDER_EVENTS: Final = frozenset({REQUEST_RECEIVED, RESPONSE_RETURNED})
 _UPSTREAM_EVENTS: Final = frozenset({"request.forwarded", "upstream.verified"})

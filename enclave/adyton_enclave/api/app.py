@@ -20,6 +20,7 @@ from adyton_enclave.api.errors import (
 from adyton_enclave.api.generate import Served
 from adyton_enclave.api.model_list import list_models, show_model
 from adyton_enclave.api.responses import respond
+from adyton_enclave.api.scores import score
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.log import Happening, note
@@ -30,6 +31,7 @@ CHAT_PATH: Final = "/v1/chat/completions"
 COMPLETIONS_PATH: Final = "/v1/completions"
 EMBEDDINGS_PATH: Final = "/v1/embeddings"
 RESPONSES_PATH: Final = "/v1/responses"
+SCORE_PATH: Final = "/v1/score"
 RECEIPTS_PREFIX: Final = "/v1/aci/receipts/"
 
 _Handler = Callable[
@@ -40,6 +42,7 @@ _POSTS: Final[dict[str, _Handler]] = {
     COMPLETIONS_PATH: complete_text,
     EMBEDDINGS_PATH: embed,
     RESPONSES_PATH: respond,
+    SCORE_PATH: score,
 }
 
 

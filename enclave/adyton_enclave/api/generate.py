@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from adyton_enclave.api.ports import Engine, Generation, Model
+from adyton_enclave.api.ports import Engine, Generation, Model, Scorer
 from adyton_enclave.api.types import DEFAULT_MODEL, Options
 from adyton_enclave.engine import (
     Constraint,
@@ -38,12 +38,17 @@ class Served:
         max_tokens: Length of an answer when the request does not say.
         license: As the catalog names it.
         matryoshka: Whether the model's vectors may be cut.
+        role: What the operator loaded it for.
+        scorer: Judges answers: the model itself if that is its role, or the one that a generator's answers are judged
+            by; None where there is none.
     """
 
     model: Model
     max_tokens: int
     license: str
     matryoshka: bool = False
+    role: str = "generator"
+    scorer: Scorer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,15 @@ from adyton_enclave.api.generate import Served, find_model
 
 def _model_json(served: Served, created: int) -> Json:
     model = served.model
+    scorer = served.scorer if served.role == "generator" else None
     reason = {} if model.why_inexact is None else {"not_reproducible_because": model.why_inexact}
     return {
         "id": model.name,
         "object": "model",
         "created": created,
         "owned_by": "adyton",
+        "role": served.role,
+        **({} if scorer is None else {"scorer": scorer.name}),
         "identity": model.identity,
         "n_ctx": model.n_ctx,
         "license": served.license,

@@ -25,6 +25,7 @@ CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
 RESPONSES: Final = "/v1/responses"
+SCORE: Final = "/v1/score"
 _CHOICES: Final = (CHAT, COMPLETIONS)
 _CHATS: Final = (CHAT, RESPONSES)
 _GENERATION: Final = (CHAT, COMPLETIONS, RESPONSES)
@@ -171,7 +172,23 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         dimensions="Shorter vectors, where the operator says that the model was trained for it.",
         privacy="`off`, `size` or `cadence`, never below the operator's floor. Extension.",
     ),
-    *_ignored((EMBEDDINGS,), user="Nothing about an end user is kept."),
+    *_supported(
+        (SCORE,),
+        model=(
+            "A name of `GET /v1/models`: a scorer, or a generator that has one; `default` or nothing is the first "
+            "scorer."
+        ),
+        problem="What the answer is to. Not blank.",
+        steps=(
+            "The answer: an array of steps, none of them blank, or one text that the scorer's own rule cuts into "
+            "steps; bounded by the operator."
+        ),
+        privacy="`off`, `size` or `cadence`, never below the operator's floor. Extension.",
+        service_tier="`flex` waits behind others; `auto` and `default` are the ordinary tier.",
+        deadline_ms="After so many milliseconds the work is dropped, with error 504.",
+    ),
+    *_ignored((EMBEDDINGS, SCORE), user="Nothing about an end user is kept."),
+    *_ignored((SCORE,), metadata="Nothing is stored, so there is nothing to label."),
     *_ignored(
         _GENERATION,
         user="Nothing about an end user is kept.",

@@ -15,6 +15,7 @@ from adyton_enclave.engine import (
     Usage,
 )
 from adyton_enclave.engine.dialect import Dialect
+from adyton_enclave.scoring.terms import ScoringTerms
 from adyton_protocol.digests import Digest
 
 
@@ -107,6 +108,30 @@ class Generation(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Event]:
         """Its events as they come; raises what ended the request early."""
+        ...
+
+
+class Scorer(Protocol):
+    """A process reward model. :class:`adyton_enclave.scoring.Scorer` fits."""
+
+    @property
+    def name(self) -> str:
+        """Of its model."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Score from which a step counts as sound."""
+        ...
+
+    def split(self, text: str) -> list[str]:
+        """The steps of an answer, none of them blank."""
+        ...
+
+    async def score(
+        self, problem: str, steps: Sequence[str], terms: ScoringTerms
+    ) -> tuple[tuple[float, ...], Usage]:
+        """A score for each step, and the tokens that were read; or an EngineError."""
         ...
 
 

@@ -45,12 +45,14 @@ class RequestLimits:
         max_prompts: Prompts of a plain completion.
         max_inputs: Texts to embed.
         max_input_tokens: Tokens of all texts to embed.
+        max_steps: Steps of an answer to score.
     """
 
     max_candidates: int
     max_prompts: int
     max_inputs: int = 2048
     max_input_tokens: int = 300_000
+    max_steps: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +139,14 @@ def parse_options(
         include_usage=_include_usage(fields, stream=stream),
         privacy=parse_privacy(fields),
         ignored=ignored,
-        service_tier=_service_tier(fields),
-        deadline_s=_deadline_s(fields),
+        service_tier=parse_service_tier(fields),
+        deadline_s=parse_deadline_s(fields),
         cache_salt=_cache_salt(fields),
     )
 
 
-def _service_tier(fields: Fields) -> ServiceTier | None:
+def parse_service_tier(fields: Fields) -> ServiceTier | None:
+    """What the answer calls the tier that it was served in, when the caller named one."""
     value = fields.text("service_tier", max_chars=16)
     if value is None:
         return None
@@ -152,7 +155,8 @@ def _service_tier(fields: Fields) -> ServiceTier | None:
     return SERVICE_TIERS[value]
 
 
-def _deadline_s(fields: Fields) -> float | None:
+def parse_deadline_s(fields: Fields) -> float | None:
+    """Seconds after which the caller does not want the answer any more."""
     value = fields.whole("deadline_ms", low=1, high=MAX_DEADLINE_MS)
     return None if value is None else value / 1000
 

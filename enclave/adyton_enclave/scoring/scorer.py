@@ -15,8 +15,6 @@ zeros. Only what is new is computed. A score depends on problem and steps, and o
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -28,84 +26,19 @@ from adyton_enclave.engine import (
     Evaluation,
     GenerationRequest,
     LoadedModel,
-    Priority,
     Question,
     Usage,
 )
 from adyton_enclave.engine.request import KEY_BYTES
 from adyton_enclave.engine.tree import Branch, Tree
-from adyton_enclave.scoring.adapter import MAX_ADAPTER_BYTES, Adapter, parse_adapter
 from adyton_enclave.scoring.calibration import sigmoid
-from adyton_enclave.scoring.files import read_pinned
+from adyton_enclave.scoring.files import Ingredients
 from adyton_enclave.scoring.framing import Framer
-from adyton_enclave.scoring.head import MAX_HEAD_BYTES, Head, read_head
+from adyton_enclave.scoring.terms import ScoringTerms
 from adyton_protocol.errors import AdapterError, ContextOverflow, GoldenMismatch, UnknownModel
-from adyton_protocol.model_identity import ScorerParts
 
 _LARGE_CHARS: Final = 16 * 1024
 _LARGE_HEAD: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerFiles:
-    """Where a scorer's adapter and head lie, and what they must be."""
-
-    adapter: Path
-    adapter_sha256: str
-    head: Path | None = None
-    head_sha256: str = ""
-
-    def read(self) -> "Ingredients":
-        """Read and check both.
-
-        Raises:
-            AdapterError: One is missing, of another digest, malformed, or does not go with the other.
-        """
-        data = read_pinned(
-            self.adapter, self.adapter_sha256, max_bytes=MAX_ADAPTER_BYTES, what="the adapter file"
-        )
-        adapter = parse_adapter(data)
-        if self.head is None:
-            return Ingredients(adapter)
-        if adapter.activation is None:
-            raise AdapterError("there is a head file, but the adapter reads logits")
-        data = read_pinned(self.head, self.head_sha256, max_bytes=MAX_HEAD_BYTES, what="the head file")
-        return Ingredients(adapter, read_head(data, adapter.activation))
-
-
-@dataclass(frozen=True, slots=True)
-class Ingredients:
-    """What a scorer consists of beside its model: an adapter, and a head if the adapter asks for one."""
-
-    adapter: Adapter
-    head: Head | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a missing head."""
-        if (self.head is None) != (self.adapter.kind != "head"):
-            raise AdapterError("the adapter asks for a head file, and there is none")
-
-    @property
-    def parts(self) -> ScorerParts:
-        """What of it is part of the model identity."""
-        return ScorerParts(adapter=self.adapter.digest, head=None if self.head is None else self.head.digest)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoringTerms:
-    """When scoring is done and how long it may take; nothing here changes a score.
-
-    Attributes:
-        tenant: Who shares a place in the queue.
-        timeout_s: Seconds after which the work is dropped; None is never.
-        priority: ``low`` gives way to everybody else.
-        cache_namespace: As in ``GenerationRequest``.
-    """
-
-    tenant: str = ""
-    timeout_s: float | None = None
-    priority: Priority = "normal"
-    cache_namespace: bytes | None = None
 
 
 _NO_TERMS: Final = ScoringTerms()
@@ -136,6 +69,15 @@ class Scorer:
         self.framer = Framer(self.adapter, self.model)
         labels = self.adapter.labels
         self._label_ids = () if labels is None else (labels.good.id, labels.bad.id)
+
+    @property
+    def threshold(self) -> float:
+        """Score from which a step counts as sound."""
+        return self.adapter.calibration.threshold
+
+    def split(self, text: str) -> list[str]:
+        """The steps of an answer (attacker-controlled), none of them blank; possibly none at all."""
+        return self.adapter.splitter.split(text)
 
     def with_ingredients(self, ingredients: Ingredients) -> "Scorer":
         """A scorer of another adapter or head on the same model.

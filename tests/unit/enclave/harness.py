@@ -375,14 +375,23 @@ class Sealed:
 class Enclave:
     """Everything together."""
 
-    def __init__(self, extra: str = "", engine: FakeEngine | None = None, *, model_extra: str = "") -> None:
+    def __init__(
+        self,
+        extra: str = "",
+        engine: FakeEngine | None = None,
+        *,
+        model_extra: str = "",
+        scorers: Mapping[str, Any] | None = None,
+    ) -> None:
         self.configuration = configuration(extra, model_extra)
         self.clock = FakeClock()
         self.engine = FakeEngine() if engine is None else engine
         surroundings = self.clock.surroundings()
         self.ring: KeyRing = make_ring(self.configuration, self.engine, surroundings)
         desk = make_desk(self.configuration, FakeAttester(), self.ring, surroundings)  # type: ignore[arg-type]
-        self.gateway: Gateway = make_gateway(self.configuration, self.engine, self.ring, desk, surroundings)
+        self.gateway: Gateway = make_gateway(
+            self.configuration, self.engine, self.ring, desk, surroundings, scorers or {}
+        )
 
     @property
     def keyset(self) -> Any:

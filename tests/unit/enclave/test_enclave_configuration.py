@@ -94,7 +94,7 @@ def test_a_wrong_key_is_named(line: str, key: str) -> None:
         ("n_ctx = 64", "", "n_ctx"),
         ("0" * 64, "0" * 63, "content"),
         ("sha256:1", "1", "weights"),
-        ('path = "m.gguf"', 'path = "m.gguf"\nrole = "scorer"', "role"),
+        ('path = "m.gguf"', 'path = "m.gguf"\nrole = "judge"', "role"),
         ("n_ctx = 64", "n_ctx = 64\n[model.sampling]\ntemperature = -1", "temperature"),
         ("n_ctx = 64", "n_ctx = 64\n[model.sampling]\ntop_p = nan", "top_p"),
         ("n_ctx = 64", "n_ctx = 64\n[model.sampling]\nseed = 1", "seed"),

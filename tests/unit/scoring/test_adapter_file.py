@@ -16,6 +16,7 @@ from adyton_enclave.scoring.calibration import Calibration, Piecewise, Platt
 from adyton_enclave.scoring.files import read_pinned
 from adyton_enclave.scoring.layout import Slot, parse_template
 from adyton_enclave.scoring.splitter import RULES, WHITESPACE, Splitter, tidy
+from adyton_protocol.digests import sha256_hex
 from adyton_protocol.errors import AdapterError
 
 TEXTS = {name: (ADAPTERS / f"{name}.toml").read_text() for name in CONVENTIONS}
@@ -155,7 +156,7 @@ def test_a_file_is_read_once_and_only_with_its_digest(tmp_path: Path) -> None:
     """Another byte, another size or no file at all: an error that names the file, not its content."""
     path = tmp_path / "adapter.toml"
     path.write_bytes(b"canary")
-    right = hashlib.sha256(b"canary").hexdigest()
+    right = sha256_hex(b"canary")
     assert read_pinned(path, right, max_bytes=6, what="the adapter file") == b"canary"
     with pytest.raises(AdapterError, match="more than 5 bytes"):
         read_pinned(path, right, max_bytes=5, what="the adapter file")

@@ -12,7 +12,7 @@ from unit.scoring.test_scorer_conventions import PROBLEM, STEPS
 
 from adyton_enclave.scoring import Scorer, parse_adapter
 from adyton_enclave.scoring.calibration import Calibration, Piecewise, Platt
-from adyton_enclave.scoring.scorer import Ingredients
+from adyton_enclave.scoring.files import Ingredients
 from adyton_models.cli import main
 from adyton_models.golden import Vector, make_golden, read_vectors, with_calibration, with_golden
 from adyton_models.scoring import ScorerRunner, read_ingredients
