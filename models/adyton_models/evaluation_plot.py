@@ -30,6 +30,27 @@ def draw_evaluation(measured: Evaluation, out: Path, *, title: str) -> None:
     plt.close(figure)
 
 
+def draw_scorer_evaluation(document: dict[str, Any], out: Path) -> None:
+    """Write a picture of `eval --scorer`: solutions judged exactly, by group and by the kind of the first fault."""
+    parts = (("by_group", "problems"), ("by_fault", "first fault"))
+    figure, panels = plt.subplots(1, 2, figsize=(11.0, 4.2), sharey=True, layout="constrained")
+    for axes, (key, title) in zip(panels, parts, strict=True):
+        names = list(document[key])
+        shares = [document[key][name]["judged_exactly"] for name in names]
+        axes.bar(range(len(names)), shares, color=_BLUE, width=0.7)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+        axes.set_title(title)
+        axes.grid(alpha=0.3, axis="y")
+    panels[0].set_ylim(0, 1)
+    panels[0].set_ylabel("solutions judged exactly")
+    value = document["step_auc"]["value"]
+    figure.suptitle(
+        f"{document['scorer']}: step AUC {value:.4f} at {document['flops_share']:.0%} of the FLOPs"
+    )
+    figure.savefig(out, dpi=120, metadata={"Software": None} if out.suffix == ".png" else None)
+    plt.close(figure)
+
+
 def _accuracy(axes: Any, measured: Evaluation) -> None:
     scores = {**measured.groups, "all": measured.overall}
     for at, (name, score) in enumerate(scores.items()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adyton_models.catalog import Sampling, read_catalog, sha256_of
 from adyton_models.commands.arguments import add_catalog, add_problem_choice, new_parser, positive
+from adyton_models.commands.evaluate_scorer import run_scorer_eval
 from adyton_models.commands.task import chosen_problems
 from adyton_models.gguf_facts import read_facts
 from adyton_models.problem_sets import Question, from_task, read_problems, read_set
@@ -31,6 +32,9 @@ repository, or from a file of yours with one JSON object a line:
 
   {"problem": "Eva has 12 pears ...", "answer": "21", "bucket": "easy", "id": "p1"}
 
+With --scorer, what the model answers is judged line by line by that scorer, and the scorer is measured against
+the symbolic checker: step AUC, first wrong line found exactly, FLOPs.
+
 `answer` is compared exactly, as a rational number where it is one. In a completion the last `The answer is` or
 \\boxed{} counts; with a file of yours, else, the last number (--accept declared to do without)."""
 _EVAL_EXAMPLES: Final = """\
@@ -38,7 +42,8 @@ _EVAL_EXAMPLES: Final = """\
   adyton-models eval --n 1000 --steps 2-5 --seed 7 --json
   adyton-models eval --set ood --samples 16 --plot ood.png
   adyton-models eval --model mine.gguf --problems exam.jsonl --suffix " End with: The answer is: N"
-  adyton-models eval --model mine.gguf --temperature 0 --show 3"""
+  adyton-models eval --model mine.gguf --temperature 0 --show 3
+  adyton-models eval --scorer scorer.gguf --adapter scorer.toml --set heldout --samples 2"""
 
 
 def add_parsers(commands: Any) -> None:
@@ -68,6 +73,8 @@ def add_parsers(commands: Any) -> None:
     add("--show", type=int, default=0, metavar="K", help="print the first K completions")
     add("--save", type=Path, metavar="FILE", help="write every completion and its mark, one a line")
     add("--plot", type=Path, metavar="FILE", help="write a picture (.png, .svg, .pdf)")
+    add("--scorer", type=Path, metavar="FILE", help="measure this scorer on the model's answers instead")
+    add("--adapter", type=Path, metavar="FILE", help="how it is asked (default: the task's own convention)")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_eval)
 
@@ -113,12 +120,14 @@ def run_eval(arguments: argparse.Namespace) -> int:
         from adyton_models.serving import ServedModel  # noqa: PLC0415 - loads llama.cpp
     except ImportError as error:
         raise ConfigError(f"eval needs the extra 'enclave' (llama-cpp-python): {error}") from error
-    questions = _questions(arguments)
     path, sampling, n_ctx = chosen_model(arguments)
     if arguments.temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=arguments.temperature)
     if arguments.max_tokens is not None:
         sampling = dataclasses.replace(sampling, max_tokens=arguments.max_tokens)
+    if arguments.scorer is not None:
+        return run_scorer_eval(arguments, path, sampling)
+    questions = _questions(arguments)
     conditions = Conditions(
         sampling=sampling,
         samples=arguments.samples,

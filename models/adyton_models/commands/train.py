@@ -2,6 +2,7 @@
 """`train`, `sample` and `export`: the commands that need torch."""
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,8 @@ DIR/curve.png; --resume goes on after an interruption.
 
   generator   writes solutions: from scratch on freshly generated problems
   scorer      judges each line of a solution: from scratch, on wrong lines made from right ones and on
-              what a generator wrote (`adyton-models sample`)"""
+              what a generator wrote (`adyton-models sample`)
+  student     imitates a generator at a quarter of its size, for validation"""
 _TRAIN_EXAMPLES: Final = """\
   adyton-models train generator --minutes 60 --out run
   adyton-models train generator --minutes 60 --out run --resume     after an interruption
@@ -44,6 +46,21 @@ generator's size; --start-from takes shape and weights from a checkpoint instead
 _SCORER_EXAMPLES: Final = """\
   adyton-models train scorer --minutes 40 --out scorer --samples samples
   adyton-models train scorer --minutes 20 --out ceiling --samples samples --start-from run/checkpoint.pt"""
+
+_STUDENT: Final = """\
+Distil a generator into a small model: its next-token distributions are imitated, the last layer learns first
+and one more follows whenever that no longer helps, until the student is close enough or no layer is left.
+It starts from a small model that already reads the task, such as a scorer's checkpoint."""
+_STUDENT_EXAMPLES: Final = """\
+  adyton-models train student --minutes 10 --out student --teacher run/checkpoint.pt \\
+    --start-from scorer/checkpoint.pt"""
+
+_ROLLOUTS: Final = """\
+Label sampled solutions by rollouts: from behind each line the generator goes on a few times, and the share of
+right answers is the line's value. Needs no checker of steps, and shows what that costs a scorer
+(`train scorer --labels rollouts`)."""
+_ROLLOUTS_EXAMPLES: Final = """\
+  adyton-models rollouts run/checkpoint.pt --samples samples/train-1.jsonl --out rollouts/train-1.jsonl --n 500"""
 
 _SAMPLE: Final = """\
 Let a checkpoint solve problems, for a scorer to learn from: JSON lines with a problem and several solutions
@@ -66,7 +83,9 @@ def add_parsers(commands: Any) -> None:
     kinds = train.add_subparsers(required=True, metavar="WHAT")
     _add_generator(kinds)
     _add_scorer(kinds)
+    _add_student(kinds)
     _add_sample(commands)
+    _add_rollouts(commands)
     export = new_parser(
         commands, "export", "write a checkpoint as GGUF (needs the extra 'train')", _EXPORT, _EXPORT_EXAMPLES
     )
@@ -115,7 +134,23 @@ def _add_scorer(kinds: Any) -> None:
     add("--feed-forward", type=positive, default=128, metavar="K", help="default: %(default)s")
     add("--batch-tokens", type=positive, default=2560, metavar="K", help="default: %(default)s")
     add("--learning-rate", type=float, default=1.0, metavar="X", help="factor on both rates (default: 1)")
+    add(
+        "--labels",
+        choices=("trees", "checker", "rollouts"),
+        default="trees",
+        help="trees: wrong lines beside right ones, made or sampled (default); checker, rollouts: samples as they"
+        " are, labelled by the checker or by their rollouts (`adyton-models rollouts`)",
+    )
     parser.set_defaults(run=run_scorer)
+
+
+def _add_student(kinds: Any) -> None:
+    parser = new_parser(kinds, "student", "a small copy of the generator", _STUDENT, _STUDENT_EXAMPLES)
+    _add_budget(parser)
+    add = parser.add_argument
+    add("--teacher", type=Path, required=True, metavar="CHECKPOINT", help="the generator")
+    add("--start-from", type=Path, required=True, metavar="CHECKPOINT", help="a small model to begin with")
+    parser.set_defaults(run=run_student)
 
 
 def _add_sample(commands: Any) -> None:
@@ -137,6 +172,21 @@ def _add_sample(commands: Any) -> None:
     add("--batch", type=positive, default=64, metavar="K", help="problems at once (default: %(default)s)")
     add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
     parser.set_defaults(run=run_sample)
+
+
+def _add_rollouts(commands: Any) -> None:
+    parser = new_parser(
+        commands, "rollouts", "label solutions by rollouts (extra 'train')", _ROLLOUTS, _ROLLOUTS_EXAMPLES
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT")
+    add("--samples", type=Path, required=True, metavar="FILE", help="of `adyton-models sample`")
+    add("--out", type=Path, required=True, metavar="FILE", help="appended to; goes on where it was")
+    add("--n", type=positive, default=500, metavar="K", help="problems (default: %(default)s)")
+    add("--rollouts", type=positive, default=4, metavar="K", help="from each line (default: %(default)s)")
+    add("--temperature", type=float, default=0.8, metavar="T", help="default: %(default)s")
+    add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
+    parser.set_defaults(run=run_rollouts)
 
 
 def check_run(arguments: argparse.Namespace) -> None:
@@ -221,6 +271,7 @@ def run_scorer(arguments: argparse.Namespace) -> int:
         feed_forward=arguments.feed_forward,
         samples=arguments.samples,
         start_from=arguments.start_from,
+        labels=arguments.labels,
     )
     factor = arguments.learning_rate
     plan = replace(plan, muon_lr=plan.muon_lr * factor, adam_lr=plan.adam_lr * factor)
@@ -236,6 +287,68 @@ def run_scorer(arguments: argparse.Namespace) -> int:
         helper.wait()
     draw_scorer_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
     print(checkpoint)
+    return 0
+
+
+def run_student(arguments: argparse.Namespace) -> int:
+    """Distil until the budget is used, or the student is close enough."""
+    try:
+        from adyton_models.training.curves import draw_student_curve, read_curve  # noqa: PLC0415 - matplotlib
+        from adyton_models.training.student import StudentPlan, StudentTrainer  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
+    check_run(arguments)
+    for needed in (arguments.teacher, arguments.start_from):
+        if not needed.is_file():
+            raise ConfigError(f"there is no checkpoint {needed}")
+    if arguments.processes > 1:
+        raise ConfigError("a student is trained by one process")
+    plan = StudentPlan(
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        threads=arguments.threads,
+        teacher=arguments.teacher,
+        start_from=arguments.start_from,
+        evaluate_every_s=arguments.minutes * 60 / 20,
+    )
+    trainer = StudentTrainer(plan, arguments.out)
+    if arguments.resume:
+        trainer.resume()
+    checkpoint = follow(trainer, "distil")
+    draw_student_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
+    print(checkpoint)
+    return 0
+
+
+def run_rollouts(arguments: argparse.Namespace) -> int:
+    """Label a file of samples."""
+    try:
+        import torch  # noqa: PLC0415 - only here
+
+        from adyton_models.export import read_checkpoint  # noqa: PLC0415 - loads torch
+        from adyton_models.training.architecture import load_weights  # noqa: PLC0415 - loads torch
+        from adyton_models.training.rollouts import RolloutRun, label_noise, roll_out_file  # noqa: PLC0415
+        from adyton_models.training.sampled import read_samples  # noqa: PLC0415 - with its package
+        from adyton_models.training.sampling import Draw  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
+    for needed in (arguments.checkpoint, arguments.samples):
+        if not needed.is_file():
+            raise ConfigError(f"there is no {needed}")
+    torch.set_num_threads(arguments.threads)
+    shape, weights, _ = read_checkpoint(arguments.checkpoint)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    bar = ProgressBar("rollouts")
+    roll_out_file(
+        load_weights(shape, weights).eval(),
+        arguments.samples,
+        arguments.out,
+        Draw(temperature=arguments.temperature),
+        RolloutRun(problems=arguments.n, rollouts=arguments.rollouts),
+        report=lambda done: bar.update(done / arguments.n, f"{done} problems"),
+    )
+    bar.close()
+    print(json.dumps(label_noise(read_samples(arguments.out))))
     return 0
 
 

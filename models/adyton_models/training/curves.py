@@ -59,6 +59,25 @@ def draw_scorer_curve(curve: list[dict[str, Any]], out: Path) -> None:
     plt.close(figure)
 
 
+def draw_student_curve(curve: list[dict[str, Any]], out: Path) -> None:
+    """Write a PNG: a student's distance from its teacher over minutes, and how many parts learn."""
+    figure, axes = plt.subplots(figsize=(7.0, 4.0))
+    minutes = [line["minutes"] for line in curve]
+    axes.plot(minutes, [line["divergence"] for line in curve], label="KL(generator, student), nats a token")
+    axes.plot(minutes, [1 - line["agreement"] for line in curve], label="another likeliest token, share")
+    axes.set_yscale("log")
+    axes.set_xlabel("minutes of distillation")
+    parts = axes.twinx()
+    parts.step(minutes, [line["unfrozen"] for line in curve], where="post", color="grey", linestyle=":")
+    parts.set_ylabel("parts unfrozen, last layer first")
+    parts.set_ylim(0, curve[-1]["of"] + 0.5)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best")
+    figure.tight_layout()
+    figure.savefig(out, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
 def _axis(minutes: list[float], tokens: list[float]) -> tuple[Any, Any]:
     """Conversions between minutes and millions of tokens at the run's mean speed."""
     speed = tokens[-1] / minutes[-1]

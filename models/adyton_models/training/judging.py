@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
+from adyton_models.scorer_evaluation import Judge
 from adyton_models.tokenizer import Tokenizer
 from adyton_models.training.architecture import Transformer
 from adyton_models.training.scorer import tag_logits
-from adyton_models.training.scorer_evaluation import Judge
 from adyton_models.training.scorer_rows import UNKNOWN, Node, batch_rows, lay_out
 
 

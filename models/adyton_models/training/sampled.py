@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of solutions that a generator sampled: JSON lines, one problem with its solutions each, append-only.
 
-The labels are not in them: the checker gives them again whenever they are read, and reads the problem as a text.
+The checker's labels are not in them: it gives them again whenever they are read, and reads the problem as a text.
+Shares of rollouts are, because they cost a hundred times as much as the solutions did.
 """
 
 import json
@@ -14,6 +15,12 @@ from adyton_models.tasks.facts import Facts
 from adyton_models.tasks.reader import read_problem
 
 
+def lines_of(text: str) -> list[str]:
+    """The non-empty lines of a solution, white space normalised as the checker does it."""
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return [line for line in lines if line]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampledProblem:
     """A problem, its number of steps, and what a generator answered."""
@@ -21,6 +28,8 @@ class SampledProblem:
     problem: str
     steps: int
     solutions: tuple[str, ...]
+    shares: tuple[tuple[float, ...], ...] = ()
+    """For each line of each solution, the share of rollouts from there that gave the right answer; or empty."""
 
     def facts(self) -> Facts:
         """The problem's facts; read once."""
@@ -32,7 +41,10 @@ class SampledProblem:
 
     def as_line(self) -> str:
         """The line of a file."""
-        return json.dumps(asdict(self)) + "\n"
+        document = asdict(self)
+        if not self.shares:
+            del document["shares"]
+        return json.dumps(document) + "\n"
 
 
 def read_samples(path: Path) -> list[SampledProblem]:
@@ -44,7 +56,10 @@ def read_samples(path: Path) -> list[SampledProblem]:
 def _parse(line: str) -> SampledProblem:
     document = json.loads(line)
     return SampledProblem(
-        problem=document["problem"], steps=document["steps"], solutions=tuple(document["solutions"])
+        problem=document["problem"],
+        steps=document["steps"],
+        solutions=tuple(document["solutions"]),
+        shares=tuple(map(tuple, document.get("shares", ()))),
     )
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random  # noqa: TID251 - reproducible data, no secret
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from adyton_models.tasks.checker import label_steps
 from adyton_models.tasks.render import draw
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import STEP_BAD, STEP_GOOD, Tokenizer
@@ -31,11 +32,14 @@ from adyton_models.training.scorer_rows import (
     TreeBatch,
     TreeRow,
     add_corruptions,
+    add_labelled,
     add_solution,
     batch_rows,
     lay_out,
     row_of_drill,
 )
+
+Labels = Literal["trees", "checker", "rollouts"]
 
 MAX_TREE_TOKENS = 900
 MAX_POSITIONS = 640
@@ -53,15 +57,25 @@ class ScorerPlan(Schedule):
     """A checkpoint whose shape and weights training begins with, instead of planted heads."""
     samples: Path | None = None
     """Directory of sampled solutions; more may arrive while training runs."""
-    sampled_share: float = 0.6
+    sampled_share: float = 0.4
     """Of rows, once there are samples; the others are made from fresh problems."""
     corrupted_share: float = 0.7
     """Of right lines in made rows, beside which a wrong one is put; a third of it in sampled rows."""
+    labels: Labels = "trees"
+    """What sampled rows are labelled with. `trees`: the checker, wrong lines ending their path, corruptions beside
+    right ones. `checker` and `rollouts` show every line of every sample as it is and nothing else, labelled by the
+    checker or by rollouts (good if any was right); they differ in the labels alone."""
     text_weight: float = 0.5
     text_weight_end: float = 0.1
     flag_weight: float = 0.5
     prompt_weight: float = 0.0
     max_steps: int = 10
+
+
+def _fitting(row: TreeRow) -> TreeRow | None:
+    """The row, or None when it is too long."""
+    fits = len(row.token_ids) <= MAX_TREE_TOKENS and max(row.positions) < MAX_POSITIONS
+    return row if fits else None
 
 
 def made_row(tokenizer: Tokenizer, rng: Random, plan: ScorerPlan, progress: float) -> TreeRow:
@@ -84,8 +98,8 @@ def made_row(tokenizer: Tokenizer, rng: Random, plan: ScorerPlan, progress: floa
         add_solution(root, facts, problem.solution)
         # First to read, then to judge.
         add_corruptions(root, facts, rng, plan.corrupted_share * min(1.0, 0.2 + 4 * progress))
-        row = lay_out(tokenizer, problem.text, root, facts)
-        if len(row.token_ids) <= MAX_TREE_TOKENS and max(row.positions) < MAX_POSITIONS:
+        row = _fitting(lay_out(tokenizer, problem.text, root, facts))
+        if row is not None:
             return row
 
 
@@ -93,15 +107,17 @@ def sampled_row(
     tokenizer: Tokenizer, rng: Random, plan: ScorerPlan, sampled: SampledProblem
 ) -> TreeRow | None:
     """A problem with solutions that the generator wrote for it, or None when they are too long."""
-    facts = sampled.facts()
-    root = Node(line="", good=1.0)
+    facts, root = sampled.facts(), Node(line="", good=1.0)
+    if plan.labels != "trees":
+        for number, solution in enumerate(sampled.solutions):
+            shares = sampled.shares[number] if plan.labels == "rollouts" else label_steps(facts, solution)
+            add_labelled(root, solution, [float(share > 0) for share in shares])
+        return _fitting(lay_out(tokenizer, sampled.problem, root, None))
     for solution in sampled.solutions:
         # In a third of the paths the scorer also sees what comes after a first wrong line.
         add_solution(root, facts, solution, beyond=rng.choice((0, 0, 2)))
     add_corruptions(root, facts, rng, plan.corrupted_share / 3)
-    row = lay_out(tokenizer, sampled.problem, root, facts)
-    fits = len(row.token_ids) <= MAX_TREE_TOKENS and max(row.positions) < MAX_POSITIONS
-    return row if fits else None
+    return _fitting(lay_out(tokenizer, sampled.problem, root, facts))
 
 
 class TreeStream:
@@ -120,17 +136,22 @@ class TreeStream:
         return self._ready.pop()
 
     def _row(self, rng: Random, progress: float) -> TreeRow:
+        if self.plan.labels != "trees":
+            return self._sampled(rng) or made_row(self.tokenizer, rng, self.plan, progress)
         equations, look_ups = next(shares for start, *shares in reversed(DRILLS) if progress >= start)
         dice = rng.random()
         if dice < equations + look_ups:
             drill = drill_row if dice < equations else look_up_row
             return row_of_drill(drill(self.tokenizer, rng))
-        if self.samples is not None and self.samples.problems and rng.random() < self.plan.sampled_share:
-            for _ in range(20):
-                row = sampled_row(self.tokenizer, rng, self.plan, self.samples.choose(rng))
-                if row is not None:
-                    return row
-        return made_row(self.tokenizer, rng, self.plan, progress)
+        row = self._sampled(rng) if rng.random() < self.plan.sampled_share else None
+        return row or made_row(self.tokenizer, rng, self.plan, progress)
+
+    def _sampled(self, rng: Random) -> TreeRow | None:
+        """A row of a sampled problem; None while there is none."""
+        if self.samples is None or not self.samples.problems:
+            return None
+        rows = (sampled_row(self.tokenizer, rng, self.plan, self.samples.choose(rng)) for _ in range(20))
+        return next((row for row in rows if row is not None), None)
 
     def _fill(self, progress: float) -> list[TreeBatch]:
         rng = Random(f"trees|{self.plan.seed}|{self.member}|{self.pool}")

@@ -19,6 +19,7 @@ from adyton_models.tasks.facts import Facts
 from adyton_models.tokenizer import PADDING, STEP, Tokenizer
 from adyton_models.training.corruptions import corrupt, named_by, right_lines
 from adyton_models.training.data import Row
+from adyton_models.training.sampled import lines_of
 
 UNKNOWN = -1
 """A token without a target."""
@@ -42,12 +43,6 @@ class Node:
         return self.children[-1]
 
 
-def lines_of(text: str) -> list[str]:
-    """The non-empty lines of a solution, white space normalised as the checker does it."""
-    lines = (" ".join(line.split()) for line in text.splitlines())
-    return [line for line in lines if line]
-
-
 def add_solution(root: Node, facts: Facts, text: str, *, beyond: int = 0) -> None:
     """Add a solution up to its first wrong line, and `beyond` lines more."""
     node, left = root, beyond
@@ -57,6 +52,13 @@ def add_solution(root: Node, facts: Facts, text: str, *, beyond: int = 0) -> Non
             if left < 0:
                 return
         node = node.child(line, float(good))
+
+
+def add_labelled(root: Node, text: str, labels: Sequence[float]) -> None:
+    """Add a whole solution whose lines are labelled already, one by one."""
+    node = root
+    for line, label in zip(lines_of(text), labels, strict=True):
+        node = node.child(line, label)
 
 
 def add_corruptions(root: Node, facts: Facts, rng: Random, share: float) -> None:
@@ -224,9 +226,9 @@ __all__ = [
     "TreeBatch",
     "TreeRow",
     "add_corruptions",
+    "add_labelled",
     "add_solution",
     "batch_rows",
     "lay_out",
-    "lines_of",
     "row_of_drill",
 ]

@@ -9,14 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from adyton_models.flops import SolutionSize, flops_share, layer_weights  # noqa: E402
 from adyton_models.tasks import Split, generate, label_steps  # noqa: E402
 from adyton_models.tokenizer import STEP, Tokenizer  # noqa: E402
 from adyton_models.training.architecture import Shape, Transformer  # noqa: E402
 from adyton_models.training.corruptions import corrupt, right_lines  # noqa: E402
-from adyton_models.training.flops import SolutionSize, flops_share, layer_weights  # noqa: E402
 from adyton_models.training.judging import torch_judge  # noqa: E402
 from adyton_models.training.planted import plant_heads  # noqa: E402
-from adyton_models.training.sampled import SampledProblem, SampleFiles, read_samples  # noqa: E402
+from adyton_models.training.sampled import SampledProblem, SampleFiles, lines_of, read_samples  # noqa: E402
 from adyton_models.training.sampling import (  # noqa: E402
     Draw,
     SampleRun,
@@ -31,7 +31,6 @@ from adyton_models.training.scorer_rows import (  # noqa: E402
     add_corruptions,
     add_solution,
     lay_out,
-    lines_of,
 )
 
 TOKENIZER = Tokenizer()

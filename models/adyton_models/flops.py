@@ -6,8 +6,35 @@ are really seen, and the output matrix only where logits are read. Norms, rotati
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from adyton_models.training.architecture import Shape
+
+class Sized(Protocol):
+    """The sizes that decide what a token costs; a training `Shape` has them."""
+
+    @property
+    def width(self) -> int:
+        """Of the residual stream."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        ...
+
+    @property
+    def feed_forward(self) -> int:
+        """Hidden units of each layer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The sizes of a model that is known by its file."""
+
+    width: int
+    layers: int
+    feed_forward: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,24 +46,24 @@ class SolutionSize:
     lines: int
 
 
-def layer_weights(shape: Shape) -> int:
+def layer_weights(shape: Sized) -> int:
     """Weights in the matrices of all layers."""
     return shape.layers * (4 * shape.width**2 + 3 * shape.width * shape.feed_forward)
 
 
-def reading(shape: Shape, tokens: int) -> int:
+def reading(shape: Sized, tokens: int) -> int:
     """Of reading `tokens` one after the other: layers, and causal attention (scores and their sums)."""
     seen = tokens * (tokens + 1) // 2
     return 2 * layer_weights(shape) * tokens + 4 * shape.layers * shape.width * seen
 
 
-def generator_flops(shape: Shape, size: SolutionSize, *, vocabulary: int) -> int:
+def generator_flops(shape: Sized, size: SolutionSize, *, vocabulary: int) -> int:
     """Of reading a prompt and writing a solution; `vocabulary` rows of logits for every token written."""
     tokens = size.prompt_tokens + size.solution_tokens
     return reading(shape, tokens) + 2 * shape.width * vocabulary * (size.solution_tokens + 1)
 
 
-def scorer_flops(shape: Shape, size: SolutionSize, *, vocabulary: int) -> int:
+def scorer_flops(shape: Sized, size: SolutionSize, *, vocabulary: int) -> int:
     """Of judging it line by line: one tag token more for each line, logits behind each line.
 
     `vocabulary` is what the engine computes where logits are read: all rows, although two would do.
@@ -45,7 +72,7 @@ def scorer_flops(shape: Shape, size: SolutionSize, *, vocabulary: int) -> int:
     return reading(shape, tokens) + 2 * shape.width * vocabulary * size.lines
 
 
-def flops_share(scorer: Shape, generator: Shape, sizes: list[SolutionSize], *, vocabulary: int) -> float:
+def flops_share(scorer: Sized, generator: Sized, sizes: list[SolutionSize], *, vocabulary: int) -> float:
     """Scorer's total over generator's, for these solutions, each read from its first token on."""
     judged = sum(scorer_flops(scorer, size, vocabulary=vocabulary) for size in sizes)
     return judged / sum(generator_flops(generator, size, vocabulary=vocabulary) for size in sizes)

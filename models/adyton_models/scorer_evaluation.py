@@ -21,13 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adyton_models.tasks.checker import Verdict, check_steps
-from adyton_models.training.sampled import SampledProblem
-from adyton_models.training.scorer_rows import lines_of
+from adyton_models.tasks.facts import Facts
+from adyton_models.training.sampled import lines_of
 
 Judge = Callable[[str, Sequence[Sequence[str]]], list[list[float]]]
 """For a problem and the lines of some solutions, the probability behind each line that all is right so far."""
 
-_RESAMPLES = 1000
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A problem and what a generator answered."""
+
+    problem: str
+    facts: Facts
+    group: str
+    """Under what its figures are also shown, such as a bucket."""
+    solutions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +46,7 @@ class Judged:
     """One solution with what the scorer said."""
 
     problem: int
-    steps: int
+    group: str
     scores: tuple[float, ...]
     """Of the lines up to the first wrong one; each the lowest so far."""
     faulty: bool
@@ -47,15 +58,14 @@ class Judged:
 
 
 def judge_all(
-    judge: Judge, sampled: Sequence[SampledProblem], report: Callable[[float], None] = lambda _: None
+    judge: Judge, answered: Sequence[Answered], report: Callable[[float], None] = lambda _: None
 ) -> list[Judged]:
     """Ask the scorer about every solution."""
     judged: list[Judged] = []
-    for index, each in enumerate(sampled):
-        facts = each.facts()
+    for index, each in enumerate(answered):
         texts = [lines_of(solution) for solution in each.solutions]
         for lines, scores in zip(texts, judge(each.problem, texts), strict=True):
-            verdicts = [step.verdict for step in check_steps(facts, "\n".join(lines))]
+            verdicts = [step.verdict for step in check_steps(each.facts, "\n".join(lines))]
             wrong = next((i for i, verdict in enumerate(verdicts) if verdict is not Verdict.CORRECT), None)
             if not lines:
                 continue
@@ -63,14 +73,14 @@ def judge_all(
             judged.append(
                 Judged(
                     problem=index,
-                    steps=each.steps,
+                    group=each.group,
                     scores=tuple(np.minimum.accumulate(scores[:until]).tolist()),
                     faulty=wrong is not None,
                     fault=str(Verdict.CORRECT if wrong is None else verdicts[wrong]),
                     lines=len(lines),
                 )
             )
-        report((index + 1) / len(sampled))
+        report((index + 1) / len(answered))
     return judged
 
 
@@ -128,8 +138,11 @@ def _interval(values: NDArray[np.float64]) -> list[float]:
     return [round(float(each), 4) for each in np.nanpercentile(values, (2.5, 97.5))]
 
 
-def figures(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
-    """AUC, share of first faults found exactly, share of solutions judged exactly, each with a 95 % interval."""
+def figures(judged: Sequence[Judged], threshold: float, *, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """AUC, share of first faults found exactly, share of solutions judged exactly, each with a 95 % interval.
+
+    With no `resamples` there are no intervals.
+    """
     table = _table(judged, threshold)
     problems = np.array([each.problem for each in judged])
     groups = [np.flatnonzero(problems == problem) for problem in np.unique(problems)]
@@ -137,7 +150,7 @@ def figures(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
     resampled = np.array(
         [
             table.figures(np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))]))
-            for _ in range(_RESAMPLES)
+            for _ in range(resamples)
         ]
     )
     values = table.figures(np.arange(len(judged)))
@@ -147,7 +160,7 @@ def figures(judged: Sequence[Judged], threshold: float) -> dict[str, Any]:
         "solutions": len(judged),
         "faulty_solutions": int(table.faulty.sum()),
         **{
-            name: {"value": round(value, 4), "ci95": _interval(resampled[:, index])}
+            name: {"value": round(value, 4), "ci95": _interval(resampled[:, index]) if resamples else None}
             for index, (name, value) in enumerate(zip(names, values, strict=True))
         },
     }
@@ -172,6 +185,6 @@ def evaluate_scorer(judged: Sequence[Judged], threshold: float) -> dict[str, Any
     return {
         "threshold": threshold,
         **figures(judged, threshold),
-        "by_steps": by(judged, threshold, lambda each: f"{each.steps:02d}"),
+        "by_group": by(judged, threshold, lambda each: each.group),
         "by_fault": by(judged, threshold, lambda each: each.fault),
     }
