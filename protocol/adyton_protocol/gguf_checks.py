@@ -67,6 +67,7 @@ def check_model(model: GgufModel) -> None:
     facts = _Hyperparameters(model)
     _check_layers(facts, model)
     _check_heads(facts)
+    _check_window(facts)
     _check_experts(facts)
     _check_factors(facts)
     _check_tensors(model.tensors.values())
@@ -169,13 +170,29 @@ def _check_heads(facts: _Hyperparameters) -> None:
     derived = facts.width // heads[0] if heads[0] else 0
     key_length = facts.whole("attention.key_length", 1, MAX_HEAD_DIMENSION, derived)
     value_length = facts.whole("attention.value_length", 1, MAX_HEAD_DIMENSION, derived)
-    rotated = facts.whole("rope.dimension_count", 0, MAX_HEAD_DIMENSION, key_length)
+    rotated = facts.whole("rope.dimension_count", 1, MAX_HEAD_DIMENSION, key_length)
     if rotated > key_length or (known and rotated % 2):
         raise ModelFileError(
             f"{rotated} of {key_length} dimensions of a head cannot be rotated", check="hyperparameter"
         )
     if known and key_length != value_length:
         raise ModelFileError("keys and values have different lengths", check="hyperparameter")
+
+
+def _check_window(facts: _Hyperparameters) -> None:
+    """Of the layers of a model with a sliding window, at least one has it."""
+    value = facts.get("attention.sliding_window_pattern")
+    if value is None:
+        return
+    if value.count is None:
+        every = facts.whole("attention.sliding_window_pattern", 0, MAX_LAYERS)
+        windowed = every != 1
+    elif value.type in {ValueType.BOOL, ValueType.UINT32, ValueType.INT32}:
+        windowed = value.count == facts.layers and any(value.numbers or ())
+    else:
+        raise ModelFileError("attention.sliding_window_pattern holds no numbers", check="key-type")
+    if not windowed:
+        raise ModelFileError("attention.sliding_window_pattern leaves no window", check="hyperparameter")
 
 
 def _check_experts(facts: _Hyperparameters) -> None:

@@ -6,7 +6,8 @@ and the end exist, and throw where nobody catches when a byte has no token. Chat
 are programs of the model, and ``chat_template`` in the enclave bounds what they do.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,13 +29,16 @@ class _Kind:
     adds_bos: bool = False
     adds_eos: bool = False
     bytes_fall_back: bool = False
+    byte_tokens: bool = True
 
 
 _KINDS: Final = {
     "gpt2": _Kind({"bos": 11, "eos": 11}),
     "llama": _Kind({"bos": 1, "eos": 2, "unknown": 0}, adds_bos=True, bytes_fall_back=True),
     "bert": _Kind(
-        {"bos": 101, "unknown": 100, "seperator": 102}, needs=frozenset({"bos", "unknown", "seperator"})
+        {"bos": 101, "unknown": 100, "seperator": 102},
+        needs=frozenset({"bos", "unknown", "seperator"}),
+        byte_tokens=False,
     ),
     "t5": _Kind({"eos": 1, "unknown": 2}, needs=frozenset({"unknown"}), adds_eos=True),
     "gemma4": _Kind({}, adds_bos=True),
@@ -44,6 +48,8 @@ _TEXT_KEYS: Final = ("tokenizer.ggml.model", "tokenizer.ggml.pre")
 _TEMPLATE_PREFIX: Final = "tokenizer.chat_template"
 _ID_SUFFIX: Final = "_token_id"
 _TOKEN_TYPES: Final = range(7)
+_BYTE: Final = 6
+_BYTE_TOKEN: Final = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 
 
 def check_vocabulary(metadata: Mapping[str, Value]) -> int:
@@ -64,6 +70,7 @@ def check_vocabulary(metadata: Mapping[str, Value]) -> int:
         )
     tokens = _tokens(metadata)
     _check_lists(metadata, len(tokens))
+    _check_byte_tokens(metadata, tokens, allowed=kind.byte_tokens)
     ids = _special_ids(metadata, len(tokens))
     known = {**{name: id_ for name, id_ in kind.defaults.items() if id_ < len(tokens)}, **ids}
     needed = set(kind.needs)
@@ -132,6 +139,14 @@ def _check_lists(metadata: Mapping[str, Value], n_tokens: int) -> None:
     types = metadata.get("tokenizer.ggml.token_type")
     if types is not None and not all(kind in _TOKEN_TYPES for kind in set(types.numbers or ())):
         raise ModelFileError("there are tokens of an unknown type", check="tokenizer")
+
+
+def _check_byte_tokens(metadata: Mapping[str, Value], tokens: Sequence[bytes], *, allowed: bool) -> None:
+    """A token that stands for a byte says for which one."""
+    types = metadata.get("tokenizer.ggml.token_type")
+    for token, kind in zip(tokens, (None if types is None else types.numbers) or (), strict=False):
+        if kind == _BYTE and not (allowed and _BYTE_TOKEN.fullmatch(token)):
+            raise ModelFileError("a token is of the type byte and names none", check="tokenizer")
 
 
 def _special_ids(metadata: Mapping[str, Value], n_tokens: int) -> dict[str, int]:
