@@ -16,12 +16,20 @@
     min_version = 3                   # optional: an older sealing of it is refused
     license = "Apache-2.0"
     n_ctx = 2048
-    role = "generator"                # or "embedding"
+    role = "generator"                # or "embedding", or "scorer"
     embeddings = true                 # optional: a generator that also makes vectors
     matryoshka = false                # optional: its vectors may be cut
+    scorer = "adyton-scorer"          # optional: the model that judges its answers, started with it
 
     [model.sampling]
     temperature = 0.7
+
+    [[model]]
+    name = "adyton-scorer"
+    role = "scorer"
+    adapter = "shipped/adyton-scorer.toml"  # how it is asked, relative to the catalog
+    adapter_digest = "sha256:d4735e…"       # of that file
+    head = "head.gguf"                      # only where the adapter asks for one, with head_digest
 
 The host only passes these facts on. The enclave checks the digests on the very bytes that it loads.
 """
@@ -36,6 +44,7 @@ from typing import Final
 from adyton_protocol.errors import ConfigError
 
 _GENERATOR: Final = "generator"
+_SCORER: Final = "scorer"
 _SERVED_ROLES: Final = (_GENERATOR, "embedding")
 _SHA256_HEX_CHARS: Final = 64
 _HEX: Final = frozenset("0123456789abcdef")
@@ -55,10 +64,23 @@ _KEYS: Final = frozenset(
         "role",
         "embeddings",
         "matryoshka",
+        "scorer",
+        "adapter",
+        "adapter_digest",
+        "head",
+        "head_digest",
         "description",
         "sampling",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file beside a model: its absolute path and its SHA-256."""
+
+    path: Path
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +97,13 @@ class CatalogModel:
         weights: Root of the tree over its tensors; as above.
         license: SPDX expression.
         n_ctx: Context window in tokens.
-        role: ``generator``, ``embedding``, or another role that this version of the host does not start.
+        role: ``generator``, ``embedding``, ``scorer``, or another that this version of the host does not start.
         embeddings: Whether it makes embeddings beside answers.
         matryoshka: Whether callers may ask for shorter vectors.
         sampling: Defaults for clients that leave sampling parameters out.
+        scorer: Name of the model that judges its answers, None where nobody does.
+        adapter: Of a scorer: how it is asked.
+        head: Of a scorer that has one.
     """
 
     name: str
@@ -94,10 +119,13 @@ class CatalogModel:
     more_paths: tuple[Path, ...] = ()
     key_id: str | None = None
     min_version: int = 0
+    scorer: str | None = None
+    adapter: Attachment | None = None
+    head: Attachment | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All its files, in their order."""
+        """All files of its weights, in their order."""
         return (self.path, *self.more_paths)
 
 
@@ -161,13 +189,34 @@ def choose(path: Path, name: str | None) -> CatalogModel:
     if chosen is None:
         names = ", ".join(model.name for model in served) or "none"
         raise ConfigError(f"no model called {wanted!r} in {path}; models that can be served: {names}")
-    missing = next((path for path in chosen.files if not path.is_file()), None)
+    _check_files(chosen)
+    return chosen
+
+
+def with_scorer(path: Path, model: CatalogModel) -> tuple[CatalogModel, ...]:
+    """A model and the one that judges its answers, if the catalog names one; its files are there.
+
+    Raises:
+        ConfigError: The catalog lists no such scorer, or a file is missing.
+    """
+    if model.scorer is None:
+        return (model,)
+    _, models = load_catalog(path)
+    scorer = next((each for each in models if each.name == model.scorer and each.role == _SCORER), None)
+    if scorer is None:
+        raise ConfigError(f"model {model.name!r} names {model.scorer!r} as its scorer, but {path} lists none")
+    _check_files(scorer)
+    return (model, scorer)
+
+
+def _check_files(model: CatalogModel) -> None:
+    beside = [attachment.path for attachment in (model.adapter, model.head) if attachment is not None]
+    missing = next((path for path in (*model.files, *beside) if not path.is_file()), None)
     if missing is not None:
         raise ConfigError(
-            f"the file of model {chosen.name!r} is missing: {missing}; `make models` builds the shipped "
+            f"the file of model {model.name!r} is missing: {missing}; `make models` builds the shipped "
             "models, `adyton-models add` registers your own GGUF"
         )
-    return chosen
 
 
 def _model(entry: object, catalog: Path) -> CatalogModel:
@@ -198,7 +247,19 @@ def _model(entry: object, catalog: Path) -> CatalogModel:
         embeddings=_flag(entry, "embeddings", catalog),
         matryoshka=_flag(entry, "matryoshka", catalog),
         sampling=sampling,
+        scorer=_text(entry, "scorer", catalog) if "scorer" in entry else None,
+        adapter=_attachment(entry, "adapter", catalog, needed=entry.get("role") == _SCORER),
+        head=_attachment(entry, "head", catalog),
     )
+
+
+def _attachment(
+    entry: Mapping[str, object], key: str, catalog: Path, *, needed: bool = False
+) -> Attachment | None:
+    if key not in entry and not needed:
+        return None
+    path = (catalog.resolve().parent / _text(entry, key, catalog)).resolve()
+    return Attachment(path, _digest(entry, f"{key}_digest", catalog))
 
 
 def _parts(path: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Final
 import httpx
 
 from adyton_host import doctor, tune
-from adyton_host.catalog import choose, default_catalog
+from adyton_host.catalog import choose, default_catalog, with_scorer
 from adyton_host.config import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -184,7 +184,9 @@ def _up(arguments: argparse.Namespace) -> int:
     print(BANNER, file=sys.stderr)
     print(f"starting {model.name} ...", file=sys.stderr, flush=True)
     simulation = SimulationDir(path=arguments.simulation_dir.absolute())
-    config = EnclaveConfig(simulation_platform=simulation.platform, models=(model,), overrides=overrides)
+    config = EnclaveConfig(
+        simulation_platform=simulation.platform, models=with_scorer(catalog, model), overrides=overrides
+    )
     # Beside the relay's port where possible, so that the configuration digest stays the same next time.
     port = free_port(arguments.port + 1 if 0 < arguments.port < _MAX_PORT else 0)
     launch = EnclaveLaunch(command=SIMULATED_ENCLAVE, config=config.to_toml(port=port), port=port)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from adyton_host.catalog import choose, default_catalog
+from adyton_host.catalog import choose, default_catalog, with_scorer
 from adyton_protocol.errors import ConfigError
 
 Verdict = Literal["pass", "fail", "skip"]
@@ -91,12 +91,14 @@ def _processors() -> Finding:
 
 def _catalog(path: Path | None) -> Finding:
     try:
-        model = choose(path if path is not None else default_catalog(), None)
+        catalog = path if path is not None else default_catalog()
+        model, *others = with_scorer(catalog, choose(catalog, None))
     except ConfigError as error:
         return Finding(name="model", verdict="fail", detail=str(error))
     detail = f"{model.name}: {model.path}"
     if model.key_id is not None:
         detail += f" (sealed: `up` waits until its key {model.key_id[:16]}... is released)"
+    detail += "".join(f", judged by {other.name}: {other.path}" for other in others)
     return Finding(name="model", verdict="pass", detail=detail)
 
 

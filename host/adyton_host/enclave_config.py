@@ -85,6 +85,11 @@ def _model_table(model: CatalogModel) -> dict[str, object]:
         table["embeddings"] = True
     if model.matryoshka:
         table["matryoshka"] = True
+    if model.scorer is not None:
+        table["scorer"] = model.scorer
+    for key, attachment in (("adapter", model.adapter), ("head", model.head)):
+        if attachment is not None:
+            table |= {key: str(attachment.path), f"{key}_digest": attachment.digest}
     if model.key_id is not None:
         table["sealed"] = {"key_id": model.key_id, "min_version": model.min_version}
     if model.sampling:

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from adyton_protocol.digests import Digest, as_digest
 from adyton_protocol.errors import ConfigError, LocalProtocolError
-from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
+from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, ScorerParts, model_identity
 
 VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SCORER_KEYS = ("scorer", "adapter", "adapter_digest", "head", "head_digest")
 _HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # The models an appliance can serve; written by `adyton-models`, read by `adyton-host up`.
@@ -61,7 +62,28 @@ class Entry:
     """Of the key that the file is sealed under, 64 hexadecimal digits; empty for a file in the clear."""
     min_version: int = 0
     """Smallest version of a sealed file that is served."""
+    scorer: str = ""
+    """Name of the model of role `scorer` that judges its answers; empty without one."""
+    adapter: str = ""
+    """Of a scorer: path of its adapter, relative to the catalog."""
+    adapter_digest: str = ""
+    """SHA-256 of that file, as `sha256:` and 64 digits."""
+    head: str = ""
+    """Of a scorer with a head: path of its file, relative to the catalog."""
+    head_digest: str = ""
     sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def scorer_parts(self) -> ScorerParts | None:
+        """What makes a scorer of the model and is part of its identity; None for other roles.
+
+        Raises:
+            ConfigError: Something there is no digest.
+        """
+        if self.role != "scorer":
+            return None
+        head = _as_digest(self.head_digest) if self.head else None
+        return ScorerParts(adapter=_as_digest(self.adapter_digest), head=head)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,20 +107,32 @@ class Catalog:
         raise ConfigError(f"no model {wanted!r} in the catalog; it has: {known}")
 
 
-def identity_of(content: str, n_ctx: int, sampling: Sampling, cache: CacheProfile | None = None) -> Digest:
+def identity_of(
+    content: str,
+    n_ctx: int,
+    sampling: Sampling,
+    cache: CacheProfile | None = None,
+    scorer: ScorerParts | None = None,
+) -> Digest:
     """The identity of a model as the enclave computes it, with the standard cache when none is given.
 
     Raises:
         ConfigError: The content is no digest.
     """
-    try:
-        digest = as_digest(content)
-    except LocalProtocolError as error:
-        raise ConfigError(f"the content of a model is no digest: {error}") from error
+    digest = _as_digest(content)
     defaults = SamplingDefaults(
         temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p
     )
-    return model_identity(content=digest, n_ctx=n_ctx, sampling=defaults, cache=cache or CacheProfile())
+    return model_identity(
+        content=digest, n_ctx=n_ctx, sampling=defaults, cache=cache or CacheProfile(), scorer=scorer
+    )
+
+
+def _as_digest(text: str) -> Digest:
+    try:
+        return as_digest(text)
+    except LocalProtocolError as error:
+        raise ConfigError(f"the content of a model, or of a file beside it, is no digest: {error}") from error
 
 
 def default_catalog() -> Path:
@@ -171,7 +205,8 @@ def render_catalog(catalog: Catalog) -> str:
         lines.append(f"default = {_toml(catalog.default)}")
     for entry in catalog.models:
         lines += ["", "[[model]]"]
-        left_out = {"sampling"} if entry.key_id else {"sampling", "key_id", "min_version"}
+        left_out = {"sampling"} | ({"key_id", "min_version"} if not entry.key_id else set())
+        left_out |= {key for key in _SCORER_KEYS if not getattr(entry, key)}
         lines += [_line(entry, each.name) for each in fields(Entry) if each.name not in left_out]
         lines.append("[model.sampling]")
         lines += [_line(entry.sampling, each.name) for each in fields(Sampling)]
@@ -189,7 +224,9 @@ def with_entry(catalog: Catalog, entry: Entry, *, make_default: bool) -> Catalog
     models = [entry if old.name == entry.name else old for old in catalog.models]
     if entry not in models:
         models.append(entry)
-    default = entry.name if make_default or catalog.default is None else catalog.default
+    # A scorer is never served by itself.
+    becomes = make_default or (catalog.default is None and entry.role != "scorer")
+    default = entry.name if becomes else catalog.default
     return Catalog(default=default, models=tuple(models))
 
 

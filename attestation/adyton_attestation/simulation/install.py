@@ -11,7 +11,7 @@ import json
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from adyton_attestation.simulation.installation import Installation, ensure_inst
 from adyton_protocol.digests import DIGEST_PATTERN, Digest, as_digest, sha256_hex
 from adyton_protocol.errors import ConfigError, ProtocolError
 from adyton_protocol.measurement import UNMEASURED, simulated_mrenclave
-from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
+from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, ScorerParts, model_identity
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 PACKAGES: Final = ("enclave/adyton_enclave", "protocol/adyton_protocol")
@@ -174,6 +174,7 @@ def stated_by(path: Path) -> tuple[Digest, list[tuple[str, Digest]]]:
                         }
                     ),
                     cache=cache,
+                    scorer=_scorer(model),
                 ),
             )
             for model in document["model"]
@@ -181,6 +182,14 @@ def stated_by(path: Path) -> tuple[Digest, list[tuple[str, Digest]]]:
     except (ValueError, TypeError, KeyError, AttributeError, ProtocolError) as error:
         raise ConfigError(f"{path} is not an enclave's configuration") from error
     return sha256_hex(data), models
+
+
+def _scorer(model: Mapping[str, object]) -> ScorerParts | None:
+    """What the configuration says of a scorer beside its model's files."""
+    if model.get("role") != "scorer":
+        return None
+    head = as_digest(str(model["head_digest"])) if "head" in model else None
+    return ScorerParts(adapter=as_digest(str(model["adapter_digest"])), head=head)
 
 
 def _names(kind: type[SamplingDefaults | CacheProfile]) -> frozenset[str]:

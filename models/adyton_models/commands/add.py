@@ -46,7 +46,9 @@ _ADD_EXAMPLES: Final = """\
   adyton-models add mine.gguf --name mine
   adyton-models add mine.gguf --name mine --dry-run              only look
   adyton-models add other-00001-of-00002.gguf --name other --license MIT --n-ctx 8192 --default
-  adyton-models add bge.gguf --name bge --only-embeddings"""
+  adyton-models add bge.gguf --name bge --only-embeddings
+  adyton-models add prm.gguf --name prm --adapter prm.toml       a scorer; see docs/scorers.md
+  adyton-models add mine.gguf --name mine --scorer prm           who judges its answers"""
 
 _REMOVE: Final = """\
 Take a model out of the catalog. Its file stays where it is."""
@@ -82,6 +84,11 @@ def add_parsers(commands: Any) -> None:
     )
     add("--embeddings", action="store_true", help="let it make embeddings as well (a second, small context)")
     add("--only-embeddings", action="store_true", help="an embedding model: it never answers")
+    add(
+        "--adapter", type=Path, metavar="FILE", help="it is a scorer, asked by this adapter: it never answers"
+    )
+    add("--head", type=Path, metavar="FILE", help="the scorer's head, for adapters of kind `head`")
+    add("--scorer", default="", metavar="NAME", help="the scorer of the catalog that judges its answers")
     add(
         "--matryoshka",
         action="store_true",
@@ -123,6 +130,7 @@ def run_add(arguments: argparse.Namespace) -> int:
     """Check a file and write an entry."""
     if arguments.matryoshka and not (arguments.embeddings or arguments.only_embeddings):
         raise ConfigError("--matryoshka needs --embeddings or --only-embeddings")
+    _check_scorer(arguments)
     try:
         from adyton_models.gguf_facts import read_facts  # noqa: PLC0415 - loads llama.cpp
         from adyton_models.suitability import examine, license_of, spdx  # noqa: PLC0415 - loads llama.cpp
@@ -133,6 +141,8 @@ def run_add(arguments: argparse.Namespace) -> int:
     wishes = _wishes(arguments, facts)
     findings = examine(facts, wishes)
     content = _content(arguments.file, facts.size_bytes)
+    adapter, adapter_digest = _beside(arguments.adapter, arguments.catalog)
+    head, head_digest = _beside(arguments.head, arguments.catalog)
     entry = Entry(
         name=arguments.name,
         file=_relative(arguments.file, arguments.catalog),
@@ -141,7 +151,12 @@ def run_add(arguments: argparse.Namespace) -> int:
         weights=content.weights,
         license=spdx(wishes.license) if wishes.license else license_of(facts) or "",
         n_ctx=wishes.n_ctx,
-        role="embedding" if arguments.only_embeddings else "generator",
+        role=_role(arguments),
+        scorer=arguments.scorer,
+        adapter=adapter,
+        adapter_digest=adapter_digest,
+        head=head,
+        head_digest=head_digest,
         embeddings=wishes.embeddings,
         matryoshka=arguments.matryoshka,
         description=arguments.description or facts.text("general.name") or "",
@@ -157,6 +172,48 @@ def run_add(arguments: argparse.Namespace) -> int:
     else:
         _print(entry, report, added=added, is_default=changed.default == entry.name)
     return 0 if report.served else 1
+
+
+def _role(arguments: argparse.Namespace) -> str:
+    if arguments.adapter is not None:
+        return "scorer"
+    return "embedding" if arguments.only_embeddings else "generator"
+
+
+def _check_scorer(arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict one another, and a scorer that is not there."""
+    if arguments.head is not None and arguments.adapter is None:
+        raise ConfigError("--head needs --adapter")
+    if arguments.adapter is not None and (
+        arguments.scorer or arguments.embeddings or arguments.only_embeddings or arguments.default
+    ):
+        raise ConfigError("a scorer judges answers and does nothing else: leave the other roles out")
+    if arguments.scorer and _catalog(arguments.catalog).entry(arguments.scorer).role != "scorer":
+        raise ConfigError(f"{arguments.scorer!r} is no scorer; add one with --adapter")
+
+
+def _beside(path: Path | None, catalog: Path) -> tuple[str, str]:
+    """Where a file beside the model lies, and its digest; both empty without one."""
+    return ("", "") if path is None else (_relative(path, catalog), f"sha256:{sha256_of(path)}")
+
+
+def _judge_scorer(arguments: argparse.Namespace, n_ctx: int) -> "Finding":
+    """Load the scorer with adapter and head, and hold it to its golden vectors, as an enclave will."""
+    from adyton_models.scoring import ScorerRunner  # noqa: PLC0415 - loads llama.cpp
+    from adyton_models.suitability import Finding  # noqa: PLC0415 - loads llama.cpp
+
+    name = "golden vectors"
+    try:
+        with ScorerRunner(
+            arguments.file, arguments.adapter, head=arguments.head, n_ctx=n_ctx, parallel=2
+        ) as runner:
+            runner.check_golden()
+            count = len(runner.scorer.adapter.golden)
+    except ConfigError as error:
+        return Finding(name=name, verdict="fail", detail=str(error))
+    return Finding(
+        name=name, verdict="pass", detail=f"{count} problems get the scores that the adapter expects"
+    )
 
 
 def _catalog(path: Path) -> Catalog:
@@ -239,6 +296,8 @@ def _try(
         }
     )
     judged = judge_trial(trial, memory, generates=wishes.generates)
+    if arguments.adapter is not None:
+        judged = [*judged, _judge_scorer(arguments, wishes.n_ctx)]
     return _Report(findings=[*findings, *judged], memory=memory, trial=trial)
 
 
@@ -255,7 +314,7 @@ def _document(entry: Entry, report: _Report, *, added: bool) -> dict[str, Any]:
 
 
 def _identity(entry: Entry) -> str:
-    return identity_of(entry.content, entry.n_ctx, entry.sampling)
+    return identity_of(entry.content, entry.n_ctx, entry.sampling, scorer=entry.scorer_parts)
 
 
 def _print(entry: Entry, report: _Report, *, added: bool, is_default: bool) -> None:
@@ -272,6 +331,9 @@ def _print(entry: Entry, report: _Report, *, added: bool, is_default: bool) -> N
         print("it can be served; nothing was changed (--dry-run)")
     else:
         print(f"{entry.name}: {entry.file}, identity {_identity(entry)}")
+        if entry.role == "scorer":
+            print(f"let it judge: adyton-models add GENERATOR.gguf --name GENERATOR --scorer {entry.name}")
+            return
         print(f"serve it: adyton-host up --simulate{'' if is_default else f' --model {entry.name}'}")
 
 

@@ -48,7 +48,11 @@ def run_list(arguments: argparse.Namespace) -> int:
                 "file": entry.file,
                 "sha256": entry.sha256,
                 "content": entry.content,
-                "identity": identity_of(entry.content, entry.n_ctx, entry.sampling),
+                "identity": identity_of(
+                    entry.content, entry.n_ctx, entry.sampling, scorer=entry.scorer_parts
+                ),
+                "role": entry.role,
+                "scorer": entry.scorer,
                 "description": entry.description,
             }
         )

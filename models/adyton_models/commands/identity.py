@@ -105,13 +105,14 @@ def _document(entry: Entry, path: Path, arguments: argparse.Namespace) -> dict[s
     return {
         **facts,
         "state": "ok" if listed else "differs from the catalog",
-        "identity": identity_of(content.digest, n_ctx, entry.sampling, cache),
+        "identity": identity_of(content.digest, n_ctx, entry.sampling, cache, entry.scorer_parts),
         "content": content.digest,
         "parts": asdict(content),
         "tensor_types": dict(types.most_common()),
         "n_ctx": n_ctx,
         "sampling": {key: value for key, value in asdict(entry.sampling).items() if key != "max_tokens"},
         "cache": asdict(cache),
+        "scorer": None if entry.scorer_parts is None else asdict(entry.scorer_parts),
         "left_out": {key: neutral_reason(key) for key in sorted(read.model.dropped)},
     }
 
@@ -131,6 +132,7 @@ def _table(document: dict[str, Any]) -> str:
         ("n_ctx", document["n_ctx"]),
         ("sampling", ", ".join(f"{key} {value}" for key, value in document["sampling"].items())),
         ("cache", f"keys {cache['kv_type_k']}, values {cache['kv_type_v']}{attention}"),
+        *((f"scorer: {part}", digest) for part, digest in (document["scorer"] or {}).items() if digest),
         *((f"left out: {key}", why) for key, why in document["left_out"].items()),
     ]
     width = max(len(label) for label, _ in lines)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adyton_attestation.simulation.install import stated_by
 from adyton_protocol.digests import Digest, sha256_hex
 from adyton_protocol.errors import ConfigError
-from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, model_identity
+from adyton_protocol.model_identity import CacheProfile, SamplingDefaults, ScorerParts, model_identity
 
 CONTENT = Digest("sha256:" + "ab" * 32)
 MINIMAL = f'[[model]]\nname = "m"\ncontent = "{CONTENT}"\nweights = "sha256:{"cd" * 32}"\nn_ctx = 64\npath = "m.gguf"\n'
@@ -47,6 +47,21 @@ def test_written_values_count(tmp_path: Path) -> None:
         cache=CacheProfile(kv_type_v="f16"),
     )
     assert models == [("m", identity)]
+
+
+def test_a_scorers_adapter_and_head_count(tmp_path: Path) -> None:
+    """What a scorer is beside its weights is in the identity that a policy accepts."""
+    adapter, head = Digest("sha256:" + "ef" * 32), Digest("sha256:" + "12" * 32)
+    scorer = MINIMAL + f'role = "scorer"\nadapter = "a.toml"\nadapter_digest = "{adapter}"\n'
+    for text, parts in (
+        (scorer, ScorerParts(adapter=adapter)),
+        (scorer + f'head = "h.gguf"\nhead_digest = "{head}"\n', ScorerParts(adapter=adapter, head=head)),
+    ):
+        _, models = stated(tmp_path, text)
+        identity = model_identity(
+            content=CONTENT, n_ctx=64, sampling=SamplingDefaults(), cache=CacheProfile(), scorer=parts
+        )
+        assert models == [("m", identity)]
 
 
 @given(

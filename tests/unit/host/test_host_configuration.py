@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adyton_host import cli
-from adyton_host.catalog import CatalogModel, choose, load_catalog
+from adyton_host.catalog import CatalogModel, choose, load_catalog, with_scorer
 from adyton_host.enclave_config import EnclaveConfig, read_overrides
 from adyton_host.service import base_url_of, bind
 from adyton_protocol.errors import ConfigError
 
 DIGEST = "sha256:" + "9f" * 32
+ADAPTER = ('adapter = "judge.toml"', f'adapter_digest = "{DIGEST}"')
 WEIGHTS = "sha256:" + "8e" * 32
 
 
@@ -37,7 +38,7 @@ def catalog(tmp_path: Path) -> Path:
         'version = 1\ndefault = "second"\n'
         + entry("first")
         + entry("second", "generator", "[model.sampling]", "temperature = 0.5")
-        + entry("judge", "scorer")
+        + entry("judge", "scorer", *ADAPTER)
     )
     for name in ("first", "second", "judge"):
         (tmp_path / f"{name}.gguf").write_bytes(b"GGUF")
@@ -49,7 +50,7 @@ def test_the_named_model_the_default_or_the_first_is_chosen(catalog: Path) -> No
     assert choose(catalog, "first").path == catalog.parent / "first.gguf"
     assert choose(catalog, None).name == "second"
     assert choose(catalog, None).sampling == {"temperature": 0.5}
-    catalog.write_text("version = 1\n" + entry("judge", "scorer") + entry("first"))
+    catalog.write_text("version = 1\n" + entry("judge", "scorer", *ADAPTER) + entry("first"))
     assert choose(catalog, None).name == "first"
 
 
@@ -79,6 +80,29 @@ def test_an_embedding_model_is_served_when_it_is_named(catalog: Path) -> None:
         load_catalog(catalog)
 
 
+def test_a_generator_is_started_with_its_scorer(catalog: Path) -> None:
+    """The enclave learns of both, and where adapter and head lie; a scorer or a file that is not there is named."""
+    head = ('head = "head.gguf"', f'head_digest = "{WEIGHTS}"')
+    judged = entry("judged", "generator", 'scorer = "judge"')
+    catalog.write_text("version = 1\n" + judged + entry("judge", "scorer", *ADAPTER, *head))
+    for name in ("judged.gguf", "judge.toml", "head.gguf"):
+        (catalog.parent / name).write_bytes(b"")
+    models = with_scorer(catalog, choose(catalog, "judged"))
+    text = EnclaveConfig(simulation_platform=Path("/p"), models=models).to_toml(port=1)
+    generator, scorer = tomllib.loads(text)["model"]
+    assert (generator["role"], generator["scorer"]) == ("generator", "judge")
+    assert scorer["role"] == "scorer"
+    assert scorer["adapter"] == str(catalog.parent / "judge.toml")
+    assert (scorer["adapter_digest"], scorer["head_digest"]) == (DIGEST, WEIGHTS)
+    assert with_scorer(catalog, models[1]) == (models[1],)
+    (catalog.parent / "head.gguf").unlink()
+    with pytest.raises(ConfigError, match=r"head\.gguf"):
+        with_scorer(catalog, models[0])
+    catalog.write_text("version = 1\n" + judged + entry("judge"))
+    with pytest.raises(ConfigError, match="names 'judge' as its scorer"):
+        with_scorer(catalog, models[0])
+
+
 def test_a_missing_model_file_is_named(catalog: Path) -> None:
     """The operator learns which file, and what makes it."""
     (catalog.parent / "first.gguf").unlink()
@@ -100,6 +124,10 @@ def test_a_missing_model_file_is_named(catalog: Path) -> None:
         entry("first").replace("512", '"512"'),
         entry("first").replace('license = "Apache-2.0"\n', ""),
         entry("first", "generator", "surprise = 1"),
+        entry("judge", "scorer"),
+        entry("judge", "scorer", ADAPTER[0]),
+        entry("judge", "scorer", *ADAPTER, 'head = "head.gguf"'),
+        entry("first", "generator", "scorer = 1"),
         entry("first", "generator", "[model.sampling]", 'temperature = "hot"'),
         "model = 3",
         "model = [3]",
