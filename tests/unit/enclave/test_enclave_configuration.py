@@ -166,3 +166,39 @@ def test_the_prefix_cache_is_lent_half_of_the_cells_or_what_the_operator_says() 
     assert configuration("[engine]\ncache_cells = 100").engine.prefix_cells == 100
     with pytest.raises(ConfigError):
         configuration("[engine]\nn_ctx_total = 512\ncache_cells = 513")
+
+
+SEALED = f'[model.sealed]\nkey_id = "{"5e" * 32}"\nmin_version = 3\n'
+
+
+def test_a_sealed_model_names_its_key_and_its_smallest_version() -> None:
+    """Both are measured, so that the host can bring back neither another key nor an older file."""
+    (model,) = parse_configuration((MINIMAL + SEALED).encode()).models
+    assert model.sealed is not None
+    assert (model.sealed.key_id, model.sealed.min_version) == (b"\x5e" * 32, 3)
+    assert parse_configuration(MINIMAL.encode()).models[0].sealed is None
+
+
+def test_a_split_model_names_its_parts() -> None:
+    """In their order, instead of one path."""
+    text = MINIMAL.replace('path = "m.gguf"', 'paths = ["a.gguf", "b.gguf", "c.gguf"]')
+    (model,) = parse_configuration(text.encode()).models
+    assert (model.path, *model.more_paths) == (Path("a.gguf"), Path("b.gguf"), Path("c.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (MINIMAL + SEALED.replace("5e", "5E"), "key_id"),
+        (MINIMAL + SEALED.replace("5e", ""), "key_id"),
+        (MINIMAL + SEALED.replace("= 3", "= -1"), "min_version"),
+        (MINIMAL + SEALED + "key = 1\n", "key"),
+        (MINIMAL.replace('path = "m.gguf"', 'paths = ["a", "b"]') + SEALED, "paths"),
+        (MINIMAL.replace('path = "m.gguf"', 'path = "a"\npaths = ["a", "b"]'), "paths"),
+        (MINIMAL.replace('path = "m.gguf"', "paths = []"), "paths"),
+    ],
+)
+def test_unclear_files_of_a_model_are_refused(text: str, key: str) -> None:
+    """One file, or parts, or one sealed file; and every key known."""
+    with pytest.raises(ConfigError, match=key):
+        parse_configuration(text.encode())

@@ -131,6 +131,7 @@ async def test_every_sealed_model_needs_its_key() -> None:
     assert loader.given == []
     assert (await put(release, "two", b"\x02" * KEY_BYTES))[0] == 200
     assert set(loader.given[0]) == {"one", "two"}
+    assert all(key.reveal() == b"" for key in loader.keys)
 
 
 async def test_a_model_that_does_not_load_is_an_error_of_its_own_and_all_keys_are_forgotten() -> None:

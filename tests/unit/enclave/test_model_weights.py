@@ -249,6 +249,20 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tiny: Tiny, reads: int)
     assert caught.value.check in {"weights", "changed"}
 
 
+def test_the_bytes_that_were_used_decide_and_not_those_of_a_later_look(tiny: Tiny) -> None:
+    """A host that shows llama.cpp other weights, and the pinned ones to whoever looks afterwards."""
+    data = bytearray(tiny.clear)
+    data[tiny.model.placements[5].source_offset] ^= 1
+    source = Swapping(bytes(data), tiny.clear, 10**9)
+    with ModelFile([source], tiny.pin, threads=1) as file, CookieStream(file) as stream:
+        fread(stream, file.size_bytes)
+        stream.check()
+        source.reads_left = 0
+        with pytest.raises(ModelFileError) as caught:
+            file.finish()
+    assert caught.value.check == "weights"
+
+
 def test_a_chunk_that_is_another_when_read_again_is_refused(tiny: Tiny) -> None:
     """A tensor that llama.cpp reads twice is the same both times, or the second time fails."""
     largest = max(tiny.model.placements, key=lambda placement: placement.size_bytes)

@@ -250,3 +250,44 @@ def test_help_explains(capsys: pytest.CaptureFixture[str], command: list[str]) -
         cli.main([*command, "--help"])
     assert caught.value.code == 0
     assert "adyton-host" in capsys.readouterr().out
+
+
+def test_a_split_model_is_found_by_the_name_of_its_first_part(tmp_path: Path) -> None:
+    """Every part is named to the enclave; a part that is missing is named to the operator."""
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text("version = 1\n" + entry("m-00001-of-00003"))
+    paths = [tmp_path / f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for path in paths[:2]:
+        path.write_bytes(b"x")
+    with pytest.raises(ConfigError, match="m-00003-of-00003"):
+        choose(catalog, None)
+    paths[2].write_bytes(b"x")
+    chosen = choose(catalog, None)
+    assert list(chosen.files) == [path.resolve() for path in paths]
+    config = EnclaveConfig(simulation_platform=tmp_path, models=(chosen,)).to_toml(port=1)
+    (model,) = tomllib.loads(config)["model"]
+    assert model["paths"] == [str(path) for path in chosen.files]
+    assert "path" not in model
+
+
+def test_a_sealed_model_is_handed_on_with_its_terms(tmp_path: Path) -> None:
+    """Key id and smallest version go into the measured configuration; a clear model has neither."""
+    catalog = tmp_path / "catalog.toml"
+    sealed = entry("sealed", "generator", f'key_id = "{"5e" * 32}"', "min_version = 4")
+    catalog.write_text("version = 1\n" + sealed + entry("clear"))
+    _, models = load_catalog(catalog)
+    config = EnclaveConfig(simulation_platform=tmp_path, models=models).to_toml(port=1)
+    first, second = tomllib.loads(config)["model"]
+    assert first["sealed"] == {"key_id": "5e" * 32, "min_version": 4}
+    assert "sealed" not in second
+
+
+@pytest.mark.parametrize(
+    "line", ['key_id = "5e"', "min_version = 2", f'key_id = "{"5e" * 32}"\nmin_version = -1']
+)
+def test_an_unclear_sealed_entry_is_refused(catalog: Path, line: str) -> None:
+    """A key id has its form, and a version belongs to a sealed file."""
+    text = catalog.read_text(encoding="utf-8")
+    catalog.write_text(text.replace("license =", f"{line}\nlicense =", 1), encoding="utf-8")
+    with pytest.raises(ConfigError):
+        load_catalog(catalog)

@@ -16,7 +16,7 @@ from unit.host.fakes import KEY_ID, SEALED, Call, FakeEnclave, running_host
 from adyton_host.config import RelayLimits
 from adyton_host.problems import Refusal
 from adyton_host.relay import challenge_of, media_type_of
-from adyton_host.routing import NOT_READY, parse_readiness
+from adyton_host.routing import NOT_READY, RoutingTable, parse_readiness
 from adyton_host.upload import declared_bytes
 from adyton_protocol import media
 
@@ -290,3 +290,23 @@ def test_any_header_fields_parse(headers: list[tuple[bytes, bytes]]) -> None:
     scope = {"headers": headers}
     assert b";" not in media_type_of(scope).encode()
     assert (declared_bytes(scope) or 0) >= 0
+
+
+async def test_an_enclave_that_waits_for_keys_is_reached_but_not_ready() -> None:
+    """The key has to come through this relay; a load balancer has to look elsewhere meanwhile."""
+    document = b'{"ready": true, "key_ids": [7], "not_after": 1, "waiting_for_keys": ["mine"]}'
+    readiness = parse_readiness(document)
+    assert (readiness.ready, readiness.serving, readiness.waiting) == (True, False, ("mine",))
+    table = RoutingTable(httpx.AsyncClient())
+    table.add("http://127.0.0.1:1", readiness)
+    assert table.holder(7) is not None
+    assert (table.ready_count(), table.serving_count(), table.waiting()) == (1, 0, ("mine",))
+    table.add("http://127.0.0.1:1", parse_readiness(b'{"ready": true, "key_ids": [7]}'))
+    assert (table.serving_count(), table.waiting()) == (1, ())
+
+
+@pytest.mark.parametrize("waiting", ["1", '"mine"', "[1]", "{}", "null"])
+def test_an_unclear_list_of_missing_keys_means_not_ready(waiting: str) -> None:
+    """The enclave is trusted with prompts, and its document still read with care."""
+    document = f'{{"ready": true, "key_ids": [7], "waiting_for_keys": {waiting}}}'
+    assert parse_readiness(document.encode()) == NOT_READY
