@@ -19,7 +19,7 @@ from adyton_enclave.engine import EngineConfig, KvType
 from adyton_enclave.engine.settings import MAX_SEQUENCES
 from adyton_enclave.privacy import Profile
 from adyton_enclave.scoring.files import ScorerFiles
-from adyton_enclave.toml_table import Table as _Table
+from adyton_enclave.toml_table import Table
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.digests import DIGEST_PATTERN, Digest
 from adyton_protocol.errors import ConfigError
@@ -158,7 +158,7 @@ def parse_configuration(data: bytes) -> Configuration:
         ConfigError: A key is unknown, missing, of the wrong type or out of range, or two contradict each other.
     """
     try:
-        root = _Table(CONFIG_NAME, tomllib.loads(data.decode("utf-8")))
+        root = Table(CONFIG_NAME, tomllib.loads(data.decode("utf-8")))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{CONFIG_NAME}: not valid TOML in UTF-8") from error
     root.whole("version", low=CONFIG_VERSION, high=CONFIG_VERSION)
@@ -202,7 +202,7 @@ def load_configuration(directory: Path) -> Configuration:
     return parse_configuration(data)
 
 
-def _attester(root: _Table) -> AttesterName:
+def _attester(root: Table) -> AttesterName:
     match root.text("attester"):
         case "gramine":
             return "gramine"
@@ -212,7 +212,7 @@ def _attester(root: _Table) -> AttesterName:
             raise root.fail("attester", 'must be "gramine" or "simulated"')
 
 
-def _simulation_platform(root: _Table, attester: AttesterName) -> Path | None:
+def _simulation_platform(root: Table, attester: AttesterName) -> Path | None:
     if attester == "simulated":
         return Path(root.text("simulation_platform"))
     if root.has("simulation_platform"):
@@ -220,7 +220,7 @@ def _simulation_platform(root: _Table, attester: AttesterName) -> Path | None:
     return None
 
 
-def _listen_host(root: _Table) -> str:
+def _listen_host(root: Table) -> str:
     """SECURITY: loopback only; the one peer of an enclave is the host process beside it."""
     host = root.text("listen_host", "127.0.0.1")
     try:
@@ -232,21 +232,21 @@ def _listen_host(root: _Table) -> str:
     return host
 
 
-def _authorities(root: _Table) -> tuple[str, ...]:
+def _authorities(root: Table) -> tuple[str, ...]:
     authorities = root.texts("authorities", DEFAULT_AUTHORITIES)
     if not all(_AUTHORITY.fullmatch(authority) for authority in authorities):
         raise root.fail("authorities", "must hold host names, optionally with a port")
     return tuple(authority.lower() for authority in authorities)
 
 
-def _profile(table: _Table, key: str, default: Profile) -> Profile:
+def _profile(table: Table, key: str, default: Profile) -> Profile:
     try:
         return Profile(table.text(key, default.value))
     except ValueError as error:
         raise table.fail(key, 'must be "off", "size" or "cadence"') from error
 
 
-def _privacy(table: _Table) -> PrivacySettings:
+def _privacy(table: Table) -> PrivacySettings:
     settings = PrivacySettings(
         floor=_profile(table, "floor", Profile.OFF), default=_profile(table, "default", Profile.SIZE)
     )
@@ -254,7 +254,7 @@ def _privacy(table: _Table) -> PrivacySettings:
     return settings
 
 
-def _limits(table: _Table) -> Limits:
+def _limits(table: Table) -> Limits:
     standard = Limits()
     limits = Limits(
         max_request_bytes=table.whole(
@@ -281,7 +281,7 @@ def _limits(table: _Table) -> Limits:
     return limits
 
 
-def _engine(table: _Table, limits: Limits) -> EngineConfig:
+def _engine(table: Table, limits: Limits) -> EngineConfig:
     standard = EngineConfig()
     settings = EngineConfig(
         threads=table.whole("threads", standard.threads, low=0, high=1024),
@@ -302,7 +302,7 @@ def _engine(table: _Table, limits: Limits) -> EngineConfig:
     return settings
 
 
-def _kv_type(table: _Table, key: str, default: KvType) -> KvType:
+def _kv_type(table: Table, key: str, default: KvType) -> KvType:
     name = table.text(key, default)
     for known in get_args(KvType):
         if name == known:
@@ -311,7 +311,7 @@ def _kv_type(table: _Table, key: str, default: KvType) -> KvType:
     raise table.fail(key, f"must be one of {', '.join(get_args(KvType))}")
 
 
-def _models(root: _Table) -> tuple[ModelSettings, ...]:
+def _models(root: Table) -> tuple[ModelSettings, ...]:
     models = tuple(_model(table) for table in root.tables("model"))
     names = [model.name for model in models]
     if len(set(names)) != len(names):
@@ -322,7 +322,7 @@ def _models(root: _Table) -> tuple[ModelSettings, ...]:
     return models
 
 
-def _model(table: _Table) -> ModelSettings:
+def _model(table: Table) -> ModelSettings:
     name = table.text("name")
     if not _MODEL_NAME.fullmatch(name):
         raise table.fail("name", "must be letters, digits and . _ : / -, at most 128 of them")
@@ -359,7 +359,7 @@ def _model(table: _Table) -> ModelSettings:
     return model
 
 
-def _paths(table: _Table) -> list[Path]:
+def _paths(table: Table) -> list[Path]:
     """One file as ``path``, or the parts of a split model as ``paths``."""
     if not table.has("paths"):
         return [Path(table.text("path"))]
@@ -368,7 +368,7 @@ def _paths(table: _Table) -> list[Path]:
     return [Path(name) for name in table.texts("paths", ())]
 
 
-def _sealed(table: _Table) -> SealedTerms:
+def _sealed(table: Table) -> SealedTerms:
     key_id = table.text("key_id")
     if not _KEY_ID.fullmatch(key_id):
         raise table.fail("key_id", "must be 64 lower-case hexadecimal digits")
@@ -379,7 +379,7 @@ def _sealed(table: _Table) -> SealedTerms:
     return terms
 
 
-def _scorer_files(table: _Table) -> ScorerFiles:
+def _scorer_files(table: Table) -> ScorerFiles:
     head = Path(table.text("head")) if table.has("head") else None
     return ScorerFiles(
         adapter=Path(table.text("adapter")),
@@ -389,14 +389,14 @@ def _scorer_files(table: _Table) -> ScorerFiles:
     )
 
 
-def _digest(table: _Table, key: str) -> Digest:
+def _digest(table: Table, key: str) -> Digest:
     text = table.text(key)
     if not DIGEST_PATTERN.fullmatch(text):
         raise table.fail(key, "must be sha256: and 64 lower-case hexadecimal digits")
     return Digest(text)
 
 
-def _sampling(table: _Table) -> SamplingSettings:
+def _sampling(table: Table) -> SamplingSettings:
     standard = SamplingSettings()
     settings = SamplingSettings(
         temperature=table.real("temperature", standard.temperature, low=0.0, high=2.0),

@@ -88,6 +88,16 @@ async def test_hidden_states_ignore_steps_forks_and_neighbours(
     engine.stop()
 
 
+async def test_hidden_states_do_not_outlive_their_step(tiny: TinyModel) -> None:
+    """llama.cpp's buffer holds nothing once they were read: they are as good as the text."""
+    engine = _engine(tiny)
+    found = await _evaluate(engine, (298, 299))
+    assert found.hidden.any()
+    # Nobody computes any more, so the buffer can be looked at.
+    assert not engine._lanes["tiny"].context.hidden(30).any()
+    engine.stop()
+
+
 async def test_a_model_without_hidden_states_says_so(tiny: TinyModel, start: Start) -> None:
     """Asking for what is not kept is an error and not an empty answer."""
     with pytest.raises(InvalidRequest, match="hidden"):
