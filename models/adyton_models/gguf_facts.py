@@ -16,6 +16,8 @@ from adyton_protocol.gguf import TensorInfo
 from adyton_protocol.gguf_canonical import GgufModel, read_model
 
 _MATRIX_DIMENSIONS: Final = 2
+MOST_DEFAULT_N_CTX: Final = 4096
+"""Where nobody says how many tokens to hold, a model gets what it was trained for, but no more than this."""
 EMBEDDING: Final = "token_embd.weight"
 OUTPUT: Final = "output.weight"
 
@@ -76,6 +78,11 @@ class ModelFacts:
     def n_ctx_train(self) -> int:
         """Tokens that the model was trained for; 0 when it does not say."""
         return self.of_arch("context_length")
+
+    @property
+    def default_n_ctx(self) -> int:
+        """Tokens of prompt and answer together, where nobody says."""
+        return min(self.n_ctx_train or MOST_DEFAULT_N_CTX, MOST_DEFAULT_N_CTX)
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from adyton_enclave.engine import EngineConfig
 from adyton_enclave.engine.invariance import read_weights, why_inexact
@@ -17,7 +17,6 @@ from adyton_models.quantisation import Quantised, bits_per_number, stored_as
 from adyton_models.serving import ServedModel
 from adyton_models.speed import PROMPT_TOKENS, compare_speed
 
-_MAX_N_CTX: Final = 4096
 Stage = Callable[[str], Callable[[float], None]]
 """Given the name of a stage, returns what to call with the share of it that is done."""
 
@@ -154,7 +153,7 @@ def _row(name: str, path: Path, facts: ModelFacts, fallbacks: Mapping[str, str],
 
 
 def _served(facts: ModelFacts, threads: int) -> ServedModel:
-    return ServedModel(facts.paths[0], n_ctx=min(facts.n_ctx_train, _MAX_N_CTX), threads=threads)
+    return ServedModel(facts.paths[0], n_ctx=facts.default_n_ctx, threads=threads)
 
 
 def _examined(facts: ModelFacts, plan: Plan, report: Callable[[float], None]) -> Evaluation:

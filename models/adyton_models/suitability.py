@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from jinja2 import TemplateError
-
 from adyton_enclave.engine import EngineConfig
 from adyton_enclave.engine.chat_template import MAX_TEMPLATE_CHARS
 from adyton_enclave.engine.invariance import ARCHITECTURES, read_weights, why_inexact
-from adyton_enclave.engine.template_environment import TemplateEnvironment
 from adyton_models.gguf_facts import EMBEDDING, ModelFacts
 from adyton_models.memory_estimate import MemoryEstimate, estimate_memory
+from adyton_models.template_trial import Try, try_apart
 
 Verdict = Literal["pass", "warn", "fail", "skip"]
 
@@ -89,8 +87,8 @@ def memory_of(facts: ModelFacts, wishes: Wishes) -> MemoryEstimate:
     )
 
 
-def examine(facts: ModelFacts, wishes: Wishes) -> list[Finding]:
-    """All findings that the header allows, in the order of a report."""
+def examine(facts: ModelFacts, wishes: Wishes, *, try_template: Try = try_apart) -> list[Finding]:
+    """All findings that the header allows, in the order of a report; the chat template is tried apart from us."""
     findings = [
         _files(facts),
         _architecture(facts, wishes),
@@ -102,7 +100,7 @@ def examine(facts: ModelFacts, wishes: Wishes) -> list[Finding]:
         _epc(facts, wishes),
     ]
     if wishes.generates:
-        findings.insert(4, _chat_template(facts))
+        findings.insert(4, _chat_template(facts, try_template))
     return findings
 
 
@@ -242,7 +240,7 @@ def _tokenizer(facts: ModelFacts) -> Finding:
     return Finding(name=name, verdict="pass", detail=f"{kind}, {len(tokens)} tokens")
 
 
-def _chat_template(facts: ModelFacts) -> Finding:
+def _chat_template(facts: ModelFacts, try_template: Try) -> Finding:
     name = "chat template"
     source = facts.text("tokenizer.chat_template")
     if source is None:
@@ -253,40 +251,17 @@ def _chat_template(facts: ModelFacts) -> Finding:
         )
     if len(source) > MAX_TEMPLATE_CHARS:
         return Finding(name=name, verdict="fail", detail=f"longer than {MAX_TEMPLATE_CHARS} characters")
-    problem = why_unrenderable(source, facts)
+    problem = try_template(source, _special(facts, "bos"), _special(facts, "eos"))
     if problem is not None:
         return Finding(name=name, verdict="fail", detail=problem)
     return Finding(name=name, verdict="pass", detail=f"{len(source)} characters, takes a user message")
 
 
-def why_unrenderable(source: str, facts: ModelFacts) -> str | None:
-    """Why a chat template does not take a single user message; None when it does. The template may be anybody's."""
+def _special(facts: ModelFacts, name: str) -> str:
+    """The text of a special token; empty without one."""
     tokens = facts.texts("tokenizer.ggml.tokens") or ()
-
-    def spelt(special: str) -> str:
-        token_id = facts.number(f"tokenizer.ggml.{special}_token_id", -1)
-        return tokens[token_id].decode("utf-8", "replace") if 0 <= token_id < len(tokens) else ""
-
-    marker = "twelve pears"
-    try:
-        template = TemplateEnvironment().from_string(source)
-    except TemplateError as error:
-        return f"no valid Jinja: {error}"
-    try:
-        length, found = 0, ""
-        for piece in template.generate(
-            messages=[{"role": "user", "content": marker}],
-            bos_token=spelt("bos"),
-            eos_token=spelt("eos"),
-            add_generation_prompt=True,
-        ):
-            length += len(piece)
-            if length > MAX_TEMPLATE_CHARS:
-                return "one short message becomes a text without end"
-            found += piece
-    except Exception as error:  # noqa: BLE001  # a template is a program and may fail in any way
-        return f"it cannot render one user message ({type(error).__name__})"
-    return None if marker in found else "it leaves the user's message out"
+    token_id = facts.number(f"tokenizer.ggml.{name}_token_id", -1)
+    return tokens[token_id].decode("utf-8", "replace") if 0 <= token_id < len(tokens) else ""
 
 
 def _license(facts: ModelFacts, wishes: Wishes) -> Finding:

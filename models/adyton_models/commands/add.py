@@ -55,7 +55,6 @@ Take a model out of the catalog. Its file stays where it is."""
 _REMOVE_EXAMPLES: Final = """\
   adyton-models remove mine"""
 
-_DEFAULT_N_CTX: Final = 4096
 _SHARED_CELLS: Final = 16_384
 """`engine.n_ctx_total` of an enclave that is not told otherwise."""
 _BAR_FROM_BYTES: Final = 1 << 28
@@ -73,7 +72,7 @@ def add_parsers(commands: Any) -> None:
         "--n-ctx",
         type=positive,
         metavar="K",
-        help=f"context in tokens (default: what it was trained for, at most {_DEFAULT_N_CTX})",
+        help="context in tokens (default: what it was trained for, at most 4096)",
     )
     add(
         "--sequences",
@@ -242,8 +241,7 @@ def _wishes(arguments: argparse.Namespace, facts: "ModelFacts") -> "Wishes":
     from adyton_enclave.engine import EngineConfig  # noqa: PLC0415 - loads llama.cpp
     from adyton_models.suitability import Wishes  # noqa: PLC0415 - loads llama.cpp
 
-    trained = facts.n_ctx_train or _DEFAULT_N_CTX
-    n_ctx = arguments.n_ctx or min(trained, _DEFAULT_N_CTX)
+    n_ctx = arguments.n_ctx or facts.default_n_ctx
     cells = n_ctx * arguments.sequences if arguments.sequences else max(n_ctx, _SHARED_CELLS)
     return Wishes(
         n_ctx=n_ctx,

@@ -21,7 +21,6 @@ from adyton_protocol.errors import ConfigError
 if TYPE_CHECKING:
     from adyton_models.evaluation import Evaluation
 
-_MOST_N_CTX: Final = 4096
 _EVAL: Final = """\
 Measure a GGUF on problems with answers, with the engine, the chat template and the sampler that serve it, in
 this process: pass@1 with 95 % intervals (Wilson for one sample of each problem, a bootstrap over problems for
@@ -64,7 +63,7 @@ def add_parsers(commands: Any) -> None:
         "--n-ctx",
         type=positive,
         metavar="K",
-        help=f"context in tokens (default: the catalog's; of a file, what it was trained for, at most {_MOST_N_CTX})",
+        help="context in tokens (default: the catalog's; of a file, what it was trained for, at most 4096)",
     )
     add("--suffix", default="", metavar="TEXT", help="put this behind every problem")
     add("--accept", choices=("declared", "any"), help="which answers count, see above")
@@ -87,8 +86,7 @@ def chosen_model(arguments: argparse.Namespace) -> tuple[Path, Sampling, int]:
     """
     if arguments.model is not None and Path(arguments.model).is_file():
         path = Path(arguments.model)
-        trained = read_facts(path).n_ctx_train
-        return path, Sampling(), arguments.n_ctx or min(trained or _MOST_N_CTX, _MOST_N_CTX)
+        return path, Sampling(), arguments.n_ctx or read_facts(path).default_n_ctx
     entry = read_catalog(arguments.catalog).entry(arguments.model)
     path = arguments.catalog.parent / entry.file
     if entry.key_id:
@@ -147,6 +145,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
     bar.close()
     document = {
         "model": path.name,
+        "problems": arguments.set or (str(arguments.problems) if arguments.problems else "generated"),
         "temperature": sampling.temperature,
         "seed": arguments.seed,
         "reproducible": why_inexact is None,

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from adyton_models.catalog import Catalog, Entry, Sampling, identity_of, read_catalog
 from adyton_models.commands.arguments import add_catalog, new_parser, positive
+from adyton_models.gguf_facts import read_facts
 from adyton_models.model_files import ReadModel, read_files
 from adyton_models.progress import ProgressBar
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.gguf_canonical import neutral_reason
 from adyton_protocol.model_identity import CacheProfile
 
-_DEFAULT_N_CTX: Final = 1024
 _BAR_FROM_BYTES: Final = 1 << 28
 
 _IDENTITY: Final = """\
@@ -26,8 +26,8 @@ types and sampling defaults. It stands in the attested keyset, in every receipt,
 How the file is packed does not matter: split or whole, sealed or not, whatever its name, licence or author says.
 
 Without an argument, all models of the catalog. A FILE that the catalog does not list is taken with the
-catalog's defaults; give the first file of a split model. Exit status 1 when a file is missing or is not what
-the catalog says."""
+catalog's defaults and the context that `add` would give it; name the first file of a split model. Exit status 1
+when a file is missing or is not what the catalog says."""
 _EXAMPLES: Final = """\
   adyton-models identity
   adyton-models identity mine --parts              what differs from another model?
@@ -70,7 +70,7 @@ def _chosen(arguments: argparse.Namespace) -> list[tuple[Entry, Path]]:
                 content="",
                 weights="",
                 license="",
-                n_ctx=_DEFAULT_N_CTX,
+                n_ctx=read_facts(Path(name)).default_n_ctx,
                 sampling=Sampling(),
             )
             chosen.append((made_up, Path(name)))

@@ -24,8 +24,8 @@ from adyton_models.suitability import (
     epc_bytes,
     examine,
     judge_trial,
-    why_unrenderable,
 )
+from adyton_models.template_trial import try_apart, why_unrenderable
 from adyton_models.trial import run_trial
 from adyton_protocol.errors import ModelFileError
 from adyton_protocol.gguf_types import ValueType
@@ -87,7 +87,8 @@ def wishes(**changes: object) -> Wishes:
 
 def verdicts(path: Path, **changes: object) -> dict[str, tuple[str, str]]:
     """Verdict and detail of each finding from the header."""
-    return {each.name: (each.verdict, each.detail) for each in examine(read_facts(path), wishes(**changes))}
+    found = examine(read_facts(path), wishes(**changes), try_template=why_unrenderable)
+    return {each.name: (each.verdict, each.detail) for each in found}
 
 
 def test_a_model_that_can_be_served_has_nothing_to_mend(plain: bytes, tmp_path: Path) -> None:
@@ -127,14 +128,25 @@ def test_a_model_that_can_be_served_has_nothing_to_mend(plain: bytes, tmp_path: 
 def test_each_reason_to_refuse_is_named(
     plain: bytes, tmp_path: Path, edit: Edit, name: str, detail: str
 ) -> None:
-    """A single fault fails its own check, says what is wrong, and keeps the model out of the catalog."""
+    """A single fault fails its own check and says what is wrong."""
     path = edited(plain, tmp_path / "m.gguf", edit)
     found = verdicts(path)
     assert found[name][0] == "fail"
     assert detail in found[name][1]
-    catalog = tmp_path / "catalog.toml"
-    arguments = ["add", str(path), "--name", "m", "--n-ctx", "512", "--catalog", str(catalog)]
-    assert main(arguments) == 1
+
+
+def test_a_model_that_fails_a_check_is_not_added(
+    plain: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, the finding, no trial and no catalog."""
+    path, catalog = (
+        edited(plain, tmp_path / "m.gguf", put("general.license", None)),
+        tmp_path / "catalog.toml",
+    )
+    assert main(["add", str(path), "--name", "m", "--catalog", str(catalog)]) == 1
+    said = capsys.readouterr().out
+    assert "FAIL  licence" in said
+    assert "skip  trial load" in said
     assert not catalog.exists()
 
 
@@ -263,12 +275,17 @@ def test_split_files_are_one_model(plain: bytes, tmp_path: Path) -> None:
         read_facts(paths[0])
 
 
-def test_a_template_without_a_user_message_is_not_rendered_for_ever(plain: bytes, tmp_path: Path) -> None:
-    """Output is counted while it comes, so that an endless template ends."""
-    facts = read_facts(edited(plain, tmp_path / "m.gguf"))
-    endless = "{% for a in range(99999) %}{% for b in range(99999) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}"
-    assert why_unrenderable(endless, facts) == "one short message becomes a text without end"
-    assert why_unrenderable("{{ bos_token }}{{ messages[0].content }}", facts) is None
+def test_a_template_that_never_ends_is_ended() -> None:
+    """What writes for ever is counted, what only computes for ever runs apart and is stopped; a good one passes."""
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
+    assert (
+        why_unrenderable(loops.replace("BODY", "x" * 16), "", "")
+        == "one short message becomes a text without end"
+    )
+    silent = try_apart(loops.replace("BODY", "{% set c = 1 %}"), "", "", timeout_s=3.0)
+    assert silent == "it does not come to an end within 3 s"
+    assert try_apart("{{ bos_token }}{{ messages[0].content }}", "<s>", "") is None
+    assert try_apart("{% if %}", "", "") == why_unrenderable("{% if %}", "", "")
 
 
 def shape(path: Path, **changes: object) -> Path:
