@@ -22,6 +22,7 @@ from adyton_models.training.sampled import lines_of
 _EDGE = 1e-9
 _NEWTON_STEPS = 50
 _RIDGE = 1e-3
+_SMALLEST_STEP = 1e-9
 _GOLDEN_EACH = 2
 
 
@@ -35,12 +36,22 @@ def fit_platt(raw: NDArray[np.float64], good: NDArray[np.bool_]) -> Platt:
     clipped = raw.clip(_EDGE, 1 - _EDGE)
     features = np.stack([np.log(clipped / (1 - clipped)), np.ones(len(raw))], axis=1)
     identity = np.array([1.0, 0.0])
+
+    def cost(weights: NDArray[np.float64]) -> float:
+        odds = features @ weights
+        fit = np.logaddexp(0.0, odds) - good * odds
+        return float(fit.sum() + _RIDGE / 2 * ((weights - identity) ** 2).sum())
+
     weights = identity.copy()
     for _ in range(_NEWTON_STEPS):
         chance = 1 / (1 + np.exp(-(features @ weights).clip(-40, 40)))
         slope = features.T @ (chance - good) + _RIDGE * (weights - identity)
         curvature = (features * (chance * (1 - chance))[:, None]).T @ features + _RIDGE * np.eye(2)
-        weights = weights - np.linalg.solve(curvature, slope)
+        step = np.linalg.solve(curvature, slope)
+        # Far from the optimum the curve is flat and a whole step leaps over it.
+        while cost(weights - step) > cost(weights) and np.abs(step).max() > _SMALLEST_STEP:
+            step = step / 2
+        weights = weights - step
     return Platt(a=round(max(float(weights[0]), 0.01), 6), b=round(float(weights[1]), 6))
 
 

@@ -134,7 +134,10 @@ def best_threshold(judged: Sequence[Judged]) -> float:
     return round(float(candidates[best[len(best) // 2]]), 4)
 
 
-def _interval(values: NDArray[np.float64]) -> list[float]:
+def _interval(values: NDArray[np.float64]) -> list[float] | None:
+    """The middle 95 %; None where nothing could be counted."""
+    if np.isnan(values).all():
+        return None
     return [round(float(each), 4) for each in np.nanpercentile(values, (2.5, 97.5))]
 
 

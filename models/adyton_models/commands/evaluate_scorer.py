@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adyton_models.commands.arguments import add_catalog, new_parser, positive
+from adyton_models.commands.arguments import add_catalog, new_parser, positive, step_range
 from adyton_models.progress import ProgressBar
 from adyton_models.sets import SETS, named_set
-from adyton_models.tasks import MIX, Problem, generate_mix
+from adyton_models.tasks import MIX, Problem, generate, generate_mix
 from adyton_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def add_parsers(commands: Any) -> None:
     add("--out", type=Path, required=True, metavar="FILE", help="the adapter to write")
     add("--n", type=positive, default=400, metavar="K", help="validation problems (default: %(default)s)")
     add("--samples", type=positive, default=2, metavar="K", help="answers for each (default: %(default)s)")
+    add("--steps", type=step_range, metavar="A-B", help="operations (default: the calibrated mix)")
     add("--seed", type=int, default=1, metavar="N", help="default: 1")
     add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
     add("--parallel", type=positive, default=16, metavar="K", help="answers decoded together (default: 16)")
@@ -189,7 +190,10 @@ def run_adapter(arguments: argparse.Namespace) -> int:
     from adyton_models.commands.evaluate import chosen_model  # noqa: PLC0415 - avoids a circle
 
     generator, sampling, _ = chosen_model(arguments)
-    problems = list(generate_mix("validation", arguments.seed, arguments.n, MIX))
+    if arguments.steps is None:
+        problems = list(generate_mix("validation", arguments.seed, arguments.n, MIX))
+    else:
+        problems = list(generate("validation", arguments.seed, arguments.n, arguments.steps))
     answered = answers(generator, sampling, problems, arguments)
     bar = ProgressBar("judge")
     made = finish_adapter(arguments.scorer, arguments.convention.read_bytes(), answered, bar.update)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adyton_models.catalog import sha256_of
 from adyton_models.commands.arguments import new_parser, positive
+from adyton_models.commands.train_all import add_all
 from adyton_models.progress import ProgressBar
 from adyton_protocol.errors import ConfigError
 
@@ -25,13 +26,15 @@ DIR/curve.png; --resume goes on after an interruption.
   generator   writes solutions: from scratch on freshly generated problems
   scorer      judges each line of a solution: from scratch, on wrong lines made from right ones and on
               what a generator wrote (`adyton-models sample`)
-  student     imitates a generator at a quarter of its size, for validation"""
+  student     imitates a generator at a quarter of its size, for validation
+  all         every shipped file from nothing"""
 _TRAIN_EXAMPLES: Final = """\
   adyton-models train generator --minutes 60 --out run
   adyton-models train generator --minutes 60 --out run --resume     after an interruption
   adyton-models train generator --minutes 90 --out run --processes 2 --threads 1     on a busy machine
   adyton-models sample run/checkpoint.pt --out samples --n 5000
-  adyton-models train scorer --minutes 40 --out scorer --samples samples"""
+  adyton-models train scorer --minutes 40 --out scorer --samples samples
+  adyton-models train all --budget small --out all"""
 
 _GENERATOR: Final = """\
 Train a generator from scratch on freshly generated problems. An hour on two cores with AVX512-BF16 makes a
@@ -84,6 +87,7 @@ def add_parsers(commands: Any) -> None:
     _add_generator(kinds)
     _add_scorer(kinds)
     _add_student(kinds)
+    add_all(kinds)
     _add_sample(commands)
     _add_rollouts(commands)
     export = new_parser(
@@ -95,6 +99,12 @@ def add_parsers(commands: Any) -> None:
         "--type", choices=("F16", "Q8_0", "Q4_0"), default="Q8_0", help="default: %(default)s"
     )
     export.add_argument("--name", default="adyton-words", metavar="NAME", help="name inside the file")
+    export.add_argument(
+        "--description",
+        default="Solves arithmetic word problems step by step.",
+        metavar="TEXT",
+        help="likewise",
+    )
     export.set_defaults(run=run_export)
 
 
@@ -117,7 +127,12 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
 def _add_generator(kinds: Any) -> None:
     parser = new_parser(kinds, "generator", "what writes solutions", _GENERATOR, _GENERATOR_EXAMPLES)
     _add_budget(parser)
-    parser.add_argument("--layers", type=positive, default=4, metavar="K", help="layers (default: 4)")
+    add = parser.add_argument
+    add("--width", type=positive, default=256, metavar="K", help="default: %(default)s")
+    add("--layers", type=positive, default=4, metavar="K", help="default: %(default)s")
+    add("--heads", type=positive, default=8, metavar="K", help="default: %(default)s")
+    add("--feed-forward", type=positive, default=512, metavar="K", help="default: %(default)s")
+    add("--max-steps", type=positive, default=10, metavar="K", help="most operations (default: %(default)s)")
     parser.set_defaults(run=run_generator)
 
 
@@ -132,8 +147,16 @@ def _add_scorer(kinds: Any) -> None:
     add("--layers", type=positive, default=5, metavar="K", help="default: %(default)s")
     add("--heads", type=positive, default=4, metavar="K", help="default: %(default)s")
     add("--feed-forward", type=positive, default=128, metavar="K", help="default: %(default)s")
+    add(
+        "--text-after",
+        type=int,
+        default=3,
+        metavar="K",
+        help="layers that predict the text; those behind compare and collect (default: %(default)s)",
+    )
     add("--batch-tokens", type=positive, default=2560, metavar="K", help="default: %(default)s")
     add("--learning-rate", type=float, default=1.0, metavar="X", help="factor on both rates (default: 1)")
+    add("--max-steps", type=positive, default=10, metavar="K", help="most operations (default: %(default)s)")
     add(
         "--labels",
         choices=("trees", "checker", "rollouts"),
@@ -231,7 +254,15 @@ def run_generator(arguments: argparse.Namespace) -> int:
         raise ConfigError("a model has at least two layers")
     check_run(arguments)
     plan = Plan(
-        minutes=arguments.minutes, seed=arguments.seed, layers=arguments.layers, threads=arguments.threads
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        threads=arguments.threads,
+        width=arguments.width,
+        layers=arguments.layers,
+        heads=arguments.heads,
+        feed_forward=arguments.feed_forward,
+        max_steps=arguments.max_steps,
+        evaluate_every_s=min(120.0, arguments.minutes * 6),
     )
     helpers = start_helpers(arguments.processes, arguments.out)
     trainer = Trainer(plan, arguments.out)
@@ -272,6 +303,10 @@ def run_scorer(arguments: argparse.Namespace) -> int:
         samples=arguments.samples,
         start_from=arguments.start_from,
         labels=arguments.labels,
+        max_steps=arguments.max_steps,
+        evaluate_every_s=min(120.0, arguments.minutes * 6),
+        text_after=arguments.text_after,
+        curriculum_from=0.0 if arguments.start_from is None else 0.4,
     )
     factor = arguments.learning_rate
     plan = replace(plan, muon_lr=plan.muon_lr * factor, adam_lr=plan.adam_lr * factor)
@@ -404,7 +439,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
     if not arguments.checkpoint.is_file():
         raise ConfigError(f"there is no checkpoint {arguments.checkpoint}")
-    labels = Labels(name=arguments.name, description="Solves arithmetic word problems step by step.")
+    labels = Labels(name=arguments.name, description=arguments.description)
     export_gguf(arguments.checkpoint, arguments.out, quantisation=arguments.type, labels=labels)
     print(f"{sha256_of(arguments.out)}  {arguments.out}")
     return 0

@@ -6,7 +6,8 @@ Rotary pairs are element i with element i + head_dim/2 (the layout that is fast 
 element 2i with 2i + 1, so `adyton_models.export` permutes the rows of the query and key projections.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -155,13 +156,19 @@ class Transformer(nn.Module):
                 else:
                     weight.normal_(0.0, 0.5 * weight.shape[1] ** -0.5, generator=generator)
 
-    def hidden(
-        self, token_ids: Tensor, *, positions: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """The normalised last hidden state, (rows, tokens, width).
+    def states(
+        self,
+        token_ids: Tensor,
+        after: Sequence[int],
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> list[Tensor]:
+        """The normalised hidden states after some numbers of layers, each (rows, tokens, width).
 
         Args:
             token_ids: (rows, tokens).
+            after: numbers of layers, ascending.
             positions: (rows, tokens), for rows that hold a tree of texts; None counts from 0.
             mask: (rows, tokens, tokens), true where a token sees another; None is causal.
         """
@@ -174,10 +181,18 @@ class Transformer(nn.Module):
             cosine, sine = self.cosine[: token_ids.shape[1]], self.sine[: token_ids.shape[1]]
         else:
             cosine, sine = self.cosine[positions][:, None], self.sine[positions][:, None]
-        for block in self.blocks:
+        found: list[Tensor] = []
+        for number, block in enumerate(self.blocks, 1):
             x = block(x, cosine.to(x.dtype), sine.to(x.dtype), bias)
-        normed: Tensor = self.final_norm(x)
-        return normed
+            if number in after:
+                found.append(self.final_norm(x))
+        return found
+
+    def hidden(
+        self, token_ids: Tensor, *, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The normalised last hidden state, (rows, tokens, width); arguments as of `states`."""
+        return self.states(token_ids, (self.shape.layers,), positions=positions, mask=mask)[0]
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Logits over the vocabulary for every position."""
@@ -193,3 +208,12 @@ def load_weights(shape: Shape, state: dict[str, Any]) -> Transformer:
     model = Transformer(shape)
     model.load_state_dict(state)
     return model
+
+
+def grow(model: Transformer, layers: int, *, seed: int = 0) -> Transformer:
+    """The same function with more layers behind: new ones add nothing until they have learnt something."""
+    if layers == model.shape.layers:
+        return model
+    grown = Transformer(replace(model.shape, layers=layers), seed=seed)
+    grown.load_state_dict({**grown.state_dict(), **model.state_dict()})
+    return grown

@@ -160,7 +160,10 @@ class BudgetedTrainer(ABC):
             {
                 "format": FORMAT,
                 "shape": self.model.shape.as_dict(),
-                "plan": asdict(self.schedule),
+                "plan": {
+                    name: str(value) if isinstance(value, Path) else value
+                    for name, value in asdict(self.schedule).items()
+                },
                 "progress": asdict(self.progress),
                 "model": self.model.state_dict(),
                 "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],

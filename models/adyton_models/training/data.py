@@ -31,6 +31,8 @@ STAGES: tuple[tuple[float, dict[int, float]], ...] = (
 )
 """From which share of the budget on which weight each number of steps has."""
 
+MAX_TRAINED_STEPS = 10
+
 HARDER: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.14, 0.06), (0.3, 0.12))
 """From which share of the budget on which share of rows has one or two distractors, and as many shuffled facts;
 a quarter as many have both."""
@@ -57,6 +59,12 @@ class Batch:
 
     token_ids: Tensor
     weights: Tensor
+
+
+def stage_at(progress: float, max_steps: int = MAX_TRAINED_STEPS) -> dict[int, float]:
+    """The weight of each number of steps at `progress` in [0, 1]; none above `max_steps`."""
+    stage = next(weights for start, weights in reversed(STAGES) if progress >= start)
+    return {steps: weight for steps, weight in stage.items() if steps <= max_steps}
 
 
 def encode_row(tokenizer: Tokenizer, problem: Problem) -> tuple[list[int], int]:
@@ -136,6 +144,7 @@ class Stream:
         prompt_weight: float,
         pool: int = 0,
         member: int = 0,
+        max_steps: int = MAX_TRAINED_STEPS,
     ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
@@ -143,6 +152,7 @@ class Stream:
         self.batch_tokens = batch_tokens
         self.prompt_weight = prompt_weight
         self.pool = pool
+        self.max_steps = max_steps
         self._ready: list[Batch] = []
 
     def next(self, progress: float) -> Batch:
@@ -154,7 +164,7 @@ class Stream:
 
     def _fill(self, progress: float) -> list[Batch]:
         rng = Random(f"rows|{self.seed}|{self.member}|{self.pool}")
-        stage = next(weights for start, weights in reversed(STAGES) if progress >= start)
+        stage = stage_at(progress, self.max_steps)
         counts = rng.choices(list(stage), weights=list(stage.values()), k=768)
         rows = [self._any_row(rng, steps, progress) for steps in counts]
         rows.sort(key=lambda row: len(row.token_ids))

@@ -14,7 +14,7 @@ from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import PADDING, Tokenizer
 from adyton_models.training.architecture import Shape, Transformer
 from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule
-from adyton_models.training.data import Stream, encode_row, make_batch, weigh_row
+from adyton_models.training.data import MAX_TRAINED_STEPS, Stream, encode_row, make_batch, weigh_row
 from adyton_models.training.planted import plant_heads
 
 
@@ -27,6 +27,8 @@ class Plan(Schedule):
     heads: int = 8
     feed_forward: int = 512
     prompt_weight: float = 0.03
+    max_steps: int = MAX_TRAINED_STEPS
+    """Most operations of a training problem."""
 
 
 @torch.no_grad()
@@ -90,6 +92,7 @@ class Trainer(BudgetedTrainer):
             batch_tokens=self.plan.batch_tokens,
             prompt_weight=self.plan.prompt_weight,
             pool=self.progress.pool,
+            max_steps=self.plan.max_steps,
         )
 
     @property
@@ -118,9 +121,8 @@ class Trainer(BudgetedTrainer):
 
     def measure(self) -> dict[str, Any]:
         """Validation accuracy by number of steps."""
-        accuracy = forced_accuracy(
-            self.model, self.tokenizer, Split.VALIDATION, n=48, steps=(1, 2, 4, 6, 8, 10)
-        )
+        steps = tuple(count for count in (1, 2, 4, 6, 8, 10) if count <= self.plan.max_steps)
+        accuracy = forced_accuracy(self.model, self.tokenizer, Split.VALIDATION, n=48, steps=steps)
         return {
             "greedy": {str(count): round(values[0], 4) for count, values in accuracy.items()},
             "probability": {str(count): round(values[1], 4) for count, values in accuracy.items()},

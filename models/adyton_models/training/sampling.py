@@ -19,7 +19,7 @@ from adyton_models.tasks.render import Problem, draw
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import END, SPECIAL_TOKENS, Tokenizer
 from adyton_models.training.architecture import MASKED, Block, Transformer, rotate
-from adyton_models.training.data import HARDER, STAGES
+from adyton_models.training.data import HARDER, stage_at
 from adyton_models.training.sampled import SampledProblem
 
 MAX_POSITIONS = 640
@@ -188,7 +188,7 @@ def mixed_problems(split: Split, seed: int, *, max_steps: int = 10, first: int =
 
     Each problem depends on its own number alone, so that an interrupted run goes on at `first`.
     """
-    stage = {steps: weight for steps, weight in STAGES[-1][1].items() if steps <= max_steps}
+    stage = stage_at(1.0, max_steps)
     share = HARDER[-1][1]
     for number in count(first):
         rng = Random(f"sampled problems|{split}|{seed}|{number}")

@@ -21,9 +21,9 @@ from adyton_models.tasks.checker import label_steps
 from adyton_models.tasks.render import draw
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import STEP_BAD, STEP_GOOD, Tokenizer
-from adyton_models.training.architecture import Shape, Transformer
+from adyton_models.training.architecture import Shape, Transformer, grow
 from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, read_weights
-from adyton_models.training.data import DRILLS, HARDER, STAGES, drill_row, look_up_row
+from adyton_models.training.data import DRILLS, HARDER, drill_row, look_up_row, stage_at
 from adyton_models.training.planted import plant_heads
 from adyton_models.training.sampled import SampledProblem, SampleFiles
 from adyton_models.training.scorer_rows import (
@@ -54,7 +54,8 @@ class ScorerPlan(Schedule):
     heads: int = 4
     feed_forward: int = 128
     start_from: Path | None = None
-    """A checkpoint whose shape and weights training begins with, instead of planted heads."""
+    """A checkpoint whose shape and weights training begins with, instead of planted heads; `layers` more than it has
+    are put behind."""
     samples: Path | None = None
     """Directory of sampled solutions; more may arrive while training runs."""
     sampled_share: float = 0.4
@@ -65,11 +66,17 @@ class ScorerPlan(Schedule):
     """What sampled rows are labelled with. `trees`: the checker, wrong lines ending their path, corruptions beside
     right ones. `checker` and `rollouts` show every line of every sample as it is and nothing else, labelled by the
     checker or by rollouts (good if any was right); they differ in the labels alone."""
+    text_after: int = 0
+    """Layers after which the text is predicted; those behind compare and collect. 0 is after all."""
+    fault_weight: float = 0.5
+    """Of judging each token by itself, one layer behind `text_after`."""
     text_weight: float = 0.5
     text_weight_end: float = 0.1
     flag_weight: float = 0.5
     prompt_weight: float = 0.0
     max_steps: int = 10
+    curriculum_from: float = 0.0
+    """Progress at which the curriculum begins: a model that already reads needs no easy problems."""
 
 
 def _fitting(row: TreeRow) -> TreeRow | None:
@@ -80,8 +87,7 @@ def _fitting(row: TreeRow) -> TreeRow | None:
 
 def made_row(tokenizer: Tokenizer, rng: Random, plan: ScorerPlan, progress: float) -> TreeRow:
     """A fresh training problem with its true solution and corruptions of it."""
-    stage = next(weights for start, weights in reversed(STAGES) if progress >= start)
-    stage = {steps: weight for steps, weight in stage.items() if steps <= plan.max_steps}
+    stage = stage_at(progress, plan.max_steps)
     share = next(share for start, share in reversed(HARDER) if progress >= start)
     while True:
         steps = rng.choices(list(stage), weights=list(stage.values()))[0]
@@ -193,21 +199,22 @@ class ScorerTrainer(BudgetedTrainer):
         return self.plan.start_from is None
 
     def make_model(self) -> Transformer:
-        """A planted model, or the one to start from."""
+        """A planted model, or the one to start from, with layers behind that compare and collect."""
         if self.plan.start_from is not None:
             saved = read_weights(self.plan.start_from)
             model = Transformer(Shape(**saved["shape"]))
             model.load_state_dict(saved["model"])
-            return model
-        shape = Shape(
-            vocabulary=self.tokenizer.trained,
-            width=self.plan.width,
-            layers=self.plan.layers,
-            heads=self.plan.heads,
-            feed_forward=self.plan.feed_forward,
-        )
-        model = Transformer(shape, seed=self.plan.seed)
-        plant_heads(model, self.tokenizer, seed=self.plan.seed)
+            model = grow(model, max(self.plan.layers, model.shape.layers), seed=self.plan.seed)
+        else:
+            shape = Shape(
+                vocabulary=self.tokenizer.trained,
+                width=self.plan.width,
+                layers=self.plan.layers,
+                heads=self.plan.heads,
+                feed_forward=self.plan.feed_forward,
+            )
+            model = Transformer(shape, seed=self.plan.seed)
+            plant_heads(model, self.tokenizer, seed=self.plan.seed)
         return model
 
     def start_data(self) -> None:
@@ -219,13 +226,27 @@ class ScorerTrainer(BudgetedTrainer):
         """The pool that the stream fills next."""
         return self.stream.pool
 
-    def losses(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy of the tags, of the flags, and of the text, each in nats."""
+    def losses(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cross-entropy of the tags, of the flags, of single tokens' faults, and of the text, each in nats."""
+        layers = self.model.shape.layers
+        read, compared = (self.plan.text_after or layers), min((self.plan.text_after or layers) + 1, layers)
         with torch.autocast(self.device.type, torch.bfloat16):
-            hidden = self.model.hidden(batch.token_ids, positions=batch.positions, mask=batch.mask)
+            states = dict(
+                zip(
+                    sorted({read, compared, layers}),
+                    self.model.states(
+                        batch.token_ids,
+                        sorted({read, compared, layers}),
+                        positions=batch.positions,
+                        mask=batch.mask,
+                    ),
+                    strict=True,
+                )
+            )
             wanted = batch.following != UNKNOWN
-            logits = functional.linear(hidden[wanted], self.model.embedding.weight)
-        verdicts = tag_logits(hidden.float(), self.model.embedding.weight, self.tokenizer)
+            logits = functional.linear(states[read][wanted], self.model.embedding.weight)
+        embedding = self.model.embedding.weight
+        verdicts = tag_logits(states[layers].float(), embedding, self.tokenizer)
         each = functional.binary_cross_entropy_with_logits(
             verdicts, batch.tags.clamp(min=0), reduction="none"
         )
@@ -234,19 +255,26 @@ class ScorerTrainer(BudgetedTrainer):
             verdicts, batch.flags.clamp(min=0), reduction="none"
         )
         flags = _where(each, batch.flags != UNKNOWN)
+        verdicts = tag_logits(states[compared].float(), embedding, self.tokenizer)
+        each = functional.binary_cross_entropy_with_logits(
+            verdicts, batch.faults.clamp(min=0), reduction="none"
+        )
+        # Wrong tokens are few, one for a line at the most: both kinds count alike.
+        faults = (_where(each, batch.faults == 1) + _where(each, batch.faults == 0)) / 2
         logits = logits.float()
         logits[:, [self.tokenizer.ids[STEP_GOOD], self.tokenizer.ids[STEP_BAD]]] = -1e4
         text = functional.cross_entropy(logits, batch.following[wanted])
-        return tags, flags, text
+        return tags, flags, faults, text
 
     def lesson(self, done: float) -> Lesson:
         """The next batch of trees."""
-        batch = self.stream.next(done).to(self.device)
-        tags, flags, text = self.losses(batch)
+        begun = self.plan.curriculum_from
+        batch = self.stream.next(begun + (1.0 - begun) * done).to(self.device)
+        tags, flags, faults, text = self.losses(batch)
         plan = self.plan
         text_weight = plan.text_weight + (plan.text_weight_end - plan.text_weight) * done
         return Lesson(
-            loss=tags + plan.flag_weight * flags + text_weight * text,
+            loss=tags + plan.flag_weight * flags + plan.fault_weight * faults + text_weight * text,
             tokens=int((batch.positions > 0).sum()),
             problems=batch.token_ids.shape[0],
         )
@@ -274,7 +302,7 @@ class ScorerTrainer(BudgetedTrainer):
         """Of validation lines: share judged rightly, of right and of wrong ones; and the three losses."""
         good: list[Tensor] = []
         bad: list[Tensor] = []
-        losses = torch.zeros(3)
+        losses = torch.zeros(4)
         self.model.eval()
         for batch in (each.to(self.device) for each in self._validation):
             losses += torch.stack([loss.cpu() for loss in self.losses(batch)])
@@ -292,7 +320,8 @@ class ScorerTrainer(BudgetedTrainer):
             "auc": round((above[:, None] > below[None, :]).float().mean().item(), 4),
             "tag_loss": round(losses[0].item(), 4),
             "flag_loss": round(losses[1].item(), 4),
-            "text_loss": round(losses[2].item(), 4),
+            "fault_loss": round(losses[2].item(), 4),
+            "text_loss": round(losses[3].item(), 4),
         }
 
     def in_words(self, evaluation: dict[str, Any]) -> str:

@@ -91,6 +91,8 @@ class TreeRow:
     """Behind each line: whether all is right so far; UNKNOWN elsewhere."""
     flags: list[float] = field(default_factory=list)
     """For each token of a solution: whether all is right up to it; UNKNOWN in the problem."""
+    faults: list[float] = field(default_factory=list)
+    """For each token up to the first wrong one: whether it is right itself; UNKNOWN behind it and in the problem."""
 
     def add(
         self, segment: int, ids: Sequence[int], start: int, flags: Sequence[float], *, learn: bool
@@ -102,6 +104,8 @@ class TreeRow:
         self.following += [*ids[1:], UNKNOWN] if learn else [UNKNOWN] * len(ids)
         self.tags += [UNKNOWN] * len(ids)
         self.flags += flags
+        turn = next((at for at, flag in enumerate(flags) if flag == 0), len(flags) - 1)
+        self.faults += [*flags[: turn + 1], *[float(UNKNOWN)] * (len(flags) - turn - 1)]
 
 
 class FaultFinder:
@@ -156,6 +160,8 @@ def lay_out(tokenizer: Tokenizer, problem: str, root: Node, facts: Facts | None)
             if child.good > 0 and row.following[last] == UNKNOWN:
                 row.following[last] = ids[0]
             row.add(segment, ids, start, flags, learn=child.good > 0)
+            if parent.good == 0:
+                row.faults[-len(ids) :] = [float(UNKNOWN)] * len(ids)
             if child.good > 0:
                 row.following[-2] = UNKNOWN  # `<step>` is asked, not predicted
             row.tags[-1] = child.good
@@ -174,6 +180,7 @@ class TreeBatch:
     following: Tensor
     tags: Tensor
     flags: Tensor
+    faults: Tensor
 
     def to(self, device: torch.device) -> "TreeBatch":
         """The same on another device."""
@@ -217,6 +224,7 @@ def batch_rows(rows: Sequence[TreeRow], tokenizer: Tokenizer) -> TreeBatch:
         following=padded([row.following for row in rows], UNKNOWN, torch.long),
         tags=padded([row.tags for row in rows], UNKNOWN, torch.float32),
         flags=padded([row.flags for row in rows], UNKNOWN, torch.float32),
+        faults=padded([row.faults for row in rows], UNKNOWN, torch.float32),
     )
 
 
