@@ -163,7 +163,7 @@ def _faults(original: Ingredients) -> list[tuple[str, Ingredients]]:
             replace(original, adapter=replace(adapter, offset=adapter.offset + by)),
         )
         for by in (-1, 1)
-        if abs(adapter.offset + by) <= MAX_OFFSET
+        if adapter.tag is not None and abs(adapter.offset + by) <= MAX_OFFSET
     ]
     if adapter.labels is not None:
         labels = Labels(good=adapter.labels.bad, bad=adapter.labels.good)

@@ -44,7 +44,7 @@ _MAX_DOTS: Final = 16
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _FILE: Final = "the adapter"
 
-Kind = Literal["tag-token", "next-token", "head"]
+Kind = Literal["tag-token", "next-token", "head", "likelihood"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 Activation = Literal["sigmoid", "softmax"]
 ACTIVATIONS: Final[tuple[Activation, ...]] = get_args(Activation)
@@ -88,13 +88,14 @@ class Adapter:
     Attributes:
         name: Of the convention.
         kind: ``tag-token``: the verdict stands in the logits at the tag. ``next-token``: it is the prediction of the
-            tag. ``head``: a side-car head reads the hidden state.
+            tag. ``head``: a side-car head reads the hidden state. ``likelihood``: the verdict is how likely a model
+            that writes such answers finds the least likely step so far.
         layout: What problem and steps become.
         whitespace: What becomes of their white space first.
         splitter: How an answer falls into steps.
-        tag: Stands once behind each step.
+        tag: Stands once behind each step; None for ``likelihood``, which has none.
         offset: Where to read, in tokens from the tag.
-        labels: For the kinds that read logits, else None.
+        labels: For the kinds that read a tag's logits, else None.
         activation: For a head, else None: ``sigmoid`` of one output, or ``softmax`` of two, the second being sound.
         calibration: What was measured.
         golden: What is checked at load; may be empty in a convention that no model was measured for.
@@ -106,7 +107,7 @@ class Adapter:
     layout: TextLayout | TurnsLayout
     whitespace: Whitespace
     splitter: Splitter
-    tag: NamedToken
+    tag: NamedToken | None
     offset: int
     labels: Labels | None
     activation: Activation | None
@@ -131,9 +132,7 @@ def parse_adapter(data: bytes) -> Adapter:
         raise root.fail("name", "must be lower-case letters, digits and . _ -, at most 64 of them")
     kind = root.choice("kind", KINDS)
     framing = root.table("framing")
-    layout = (
-        _turns(framing) if framing.choice("layout", ("text", "turns"), "text") == "turns" else _text(framing)
-    )
+    layout = _layout(framing, kind)
     whitespace = framing.choice("whitespace", WHITESPACE, "strip")
     framing.finish()
     adapter = Adapter(
@@ -142,9 +141,9 @@ def parse_adapter(data: bytes) -> Adapter:
         layout=layout,
         whitespace=whitespace,
         splitter=_splitter(root.table("steps")),
-        tag=_token(root, "tag"),
-        offset=_offset(root.table("read"), kind),
-        labels=None if kind == "head" else _labels(root.table("labels")),
+        tag=None if kind == "likelihood" else _token(root, "tag"),
+        offset=0 if kind == "likelihood" else _offset(root.table("read"), kind),
+        labels=_labels(root.table("labels")) if kind in {"tag-token", "next-token"} else None,
         activation=_activation(root.table("head")) if kind == "head" else None,
         calibration=_calibration(root.table("calibration")),
         golden=tuple(map(_golden, root.tables("golden"))) if root.has("golden") else (),
@@ -186,12 +185,20 @@ def _template(table: Table, key: str, expected: tuple[Slot, ...], default: str |
     return template
 
 
-def _text(table: Table) -> TextLayout:
+def _layout(table: Table, kind: Kind) -> TextLayout | TurnsLayout:
+    if kind == "likelihood":
+        return _text(table, (Slot.STEP,))
+    if table.choice("layout", ("text", "turns"), "text") == "turns":
+        return _turns(table)
+    return _text(table, (Slot.STEP, Slot.TAG))
+
+
+def _text(table: Table, slots: tuple[Slot, ...]) -> TextLayout:
     prefix = _template(table, "prefix", (Slot.PROBLEM,))
     source = table.text("step", max_chars=MAX_TEMPLATE_CHARS)
     again = Table(_FILE, {"step": source}, name="framing", error=AdapterError)
-    step = _template(again, "step", (Slot.STEP, Slot.TAG))
-    first = _template(table, "first_step", (Slot.STEP, Slot.TAG), source)
+    step = _template(again, "step", slots)
+    first = _template(table, "first_step", slots, source)
     for key, template in (("step", step), ("first_step", first)):
         if Slot.BOS in template:
             raise table.fail(key, "must not hold {bos}")

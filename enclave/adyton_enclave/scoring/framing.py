@@ -80,10 +80,10 @@ class ScorerModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Token ids of one step, and the index among them at which its verdict is read."""
+    """Token ids of one step, and the indices among them at which the model is asked; -1 is the token before."""
 
     token_ids: tuple[int, ...] = field(repr=False)
-    read_at: int
+    reads: tuple[int, ...]
 
 
 class Framer:
@@ -99,7 +99,8 @@ class Framer:
         """
         self._adapter = adapter
         self._vocabulary = vocabulary = model.llama
-        named = (adapter.tag, *((adapter.labels.good, adapter.labels.bad) if adapter.labels else ()))
+        labels = (adapter.labels.good, adapter.labels.bad) if adapter.labels else ()
+        named = (*((adapter.tag,) if adapter.tag else ()), *labels)
         for token in named:
             _check_token(token, vocabulary)
         layout = adapter.layout
@@ -135,11 +136,24 @@ class Framer:
             InvalidRequest: The step is blank.
         """
         template = self._layout.first_step if first else self._layout.step
-        token_ids, tag_at = self._tokens(template, {Slot.STEP: self._tidied(text, "steps")}, begins=False)
+        texts = {Slot.STEP: self._tidied(text, "steps")}
+        if self._adapter.kind == "likelihood":
+            return self._predicted(template, texts)
+        token_ids, tag_at = self._tokens(template, texts, begins=False)
         read_at = tag_at + self._adapter.offset
         if not 0 <= read_at < len(token_ids):
             raise AdapterError("the adapter's read offset lies outside the tokens of a step")
-        return Segment(tuple(token_ids), read_at)
+        return Segment(tuple(token_ids), (read_at,))
+
+    def _predicted(self, template: Template, texts: Mapping[Slot, str]) -> Segment:
+        """A step whose every token is held against its prediction, but for what stands behind it.
+
+        That is the same whatever the step says, and a model that ends its answer there finds it unlikely.
+        """
+        behind = template.index(Slot.STEP) + 1
+        token_ids, _ = self._tokens(template[:behind], texts, begins=False)
+        reads = tuple(range(-1, len(token_ids) - 1))
+        return Segment((*token_ids, *self._tokens(template[behind:], {}, begins=False)[0]), reads)
 
     def _tidied(self, text: str, param: str) -> str:
         tidied = tidy(text, self._adapter.whitespace)
@@ -190,7 +204,8 @@ class Framer:
     def _single(self, piece: int | Slot) -> int:
         if isinstance(piece, int):
             return piece
-        return self._adapter.tag.id if piece is Slot.TAG else self._vocabulary.bos
+        tag = self._adapter.tag
+        return tag.id if tag is not None and piece is Slot.TAG else self._vocabulary.bos
 
     def _plain(self, text: str, *, fresh: bool) -> list[int]:
         token_ids: list[int] = []

@@ -35,7 +35,7 @@ class TextLayout:
 
     Attributes:
         prefix: Holds the problem.
-        first_step: Holds the step and behind it the tag.
+        first_step: Holds the step and behind it the tag, if the scorer has one.
         step: Likewise, for all steps but the first.
     """
 

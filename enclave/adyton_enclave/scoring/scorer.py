@@ -14,6 +14,7 @@ zeros. Only what is new is computed. A score depends on problem and steps, and o
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -169,8 +170,16 @@ class Scorer:
                             f"adapter expects {expected:.6f} within {golden.tolerance:g}"
                         )
 
-    def read(self, evaluation: Evaluation) -> list[float]:
-        """Calibrated scores at the positions of an evaluation, each computed on its own."""
+    def read(self, evaluation: Evaluation, counts: Sequence[int], before: float = 1.0) -> list[float]:
+        """Calibrated scores of steps.
+
+        Args:
+            evaluation: Of the positions of all these steps, one after the other.
+            counts: How many of them belong to each step.
+            before: Score of the step before the first, 1 if there is none.
+        """
+        if self.adapter.kind == "likelihood":
+            return self._likelihoods(evaluation.next_logprobs, counts, before)
         if self.head is None:
             return [self._verdict(row) for row in evaluation.label_logits]
         head = self.head
@@ -179,6 +188,19 @@ class Scorer:
     def question(self, positions: Sequence[int]) -> Question:
         """What to ask the model at the read positions."""
         return Question(positions=tuple(positions), label_ids=self._label_ids, hidden=self.head is not None)
+
+    def _likelihoods(
+        self, logprobs: npt.NDArray[np.float64], counts: Sequence[int], before: float
+    ) -> list[float]:
+        """A step is as sound as it is likely, and no step is sounder than those it stands on."""
+        scores = []
+        at = 0
+        for count in counts:
+            raw = math.exp(min(0.0, math.fsum(logprobs[at : at + count])))
+            before = min(before, self.adapter.calibration.apply(raw))
+            scores.append(before)
+            at += count
+        return scores
 
     def _verdict(self, row: npt.NDArray[np.float32]) -> float:
         """Softmax over the two labels; the good one comes first."""
@@ -235,10 +257,12 @@ class ScoringBranch:
             return ()
         token_ids: list[int] = []
         positions: list[int] = []
+        counts: list[int] = []
         begin = len(self._branch.token_ids)
         for index, step in enumerate(steps):
             segment = self._scorer.framer.step(step, first=not self._scores and not index)
-            positions.append(begin + len(token_ids) + segment.read_at)
+            positions += [begin + len(token_ids) + at for at in segment.reads]
+            counts.append(len(segment.reads))
             token_ids += segment.token_ids
         if len(token_ids) > self._branch.n_left:
             raise ContextOverflow(
@@ -248,11 +272,11 @@ class ScoringBranch:
             )
         self._branch.append(token_ids)
         evaluation = await self._branch.evaluate(self._scorer.question(positions))
-        head = self._scorer.head
+        head, before = self._scorer.head, self._scores[-1] if self._scores else 1.0
         if head is not None and head.n_weights > _LARGE_HEAD:
-            scores = await asyncio.to_thread(self._scorer.read, evaluation)
+            scores = await asyncio.to_thread(self._scorer.read, evaluation, counts, before)
         else:
-            scores = self._scorer.read(evaluation)
+            scores = self._scorer.read(evaluation, counts, before)
         self._scores += tuple(scores)
         return tuple(scores)
 

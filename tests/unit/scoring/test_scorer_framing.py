@@ -77,7 +77,8 @@ def test_text_forges_no_control_token(
     segment = framer.step(f"a{step}", first=True)
     laid = (*framer.prefix(f"a{problem}"), *segment.token_ids)
     assert [token_id for token_id in laid if token_id in controls] == _own_controls(framer)
-    assert 0 <= segment.read_at < len(segment.token_ids)
+    (read_at,) = segment.reads
+    assert 0 <= read_at < len(segment.token_ids)
 
 
 def test_a_user_defined_tag_is_not_written_by_text(tmp_path: Any) -> None:
