@@ -99,7 +99,7 @@ class LoadedModel:
         Raises:
             ContextOverflow: The text is so long that it cannot fit, whatever its tokens are.
         """
-        self._refuse_hopeless(len(text), "prompt")
+        self.refuse_hopeless(len(text), "prompt")
         return self.llama.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def detokenize(self, token_ids: Sequence[int]) -> bytes:
@@ -127,7 +127,7 @@ class LoadedModel:
         if self._template is None:
             raise InvalidRequest("this model has no chat template; use completions", param="messages")
         contents = (message.get("content") for message in messages)
-        self._refuse_hopeless(sum(len(text) for text in contents if isinstance(text, str)), "messages")
+        self.refuse_hopeless(sum(len(text) for text in contents if isinstance(text, str)), "messages")
         return self._template.apply(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, options=options
         )
@@ -157,8 +157,12 @@ class LoadedModel:
         self._grammars.close()
         self.llama.close()
 
-    def _refuse_hopeless(self, characters: int, param: str) -> None:
-        """Spare megabytes the tokenizer: a token covers at most so many bytes, and a character has at least one."""
+    def refuse_hopeless(self, characters: int, param: str) -> None:
+        """Spare megabytes the tokenizer: a token covers at most so many bytes, and a character has at least one.
+
+        Raises:
+            ContextOverflow: A text of so many characters cannot fit, whatever its tokens are; ``param`` is to blame.
+        """
         if characters > self.n_ctx * self._longest_piece_bytes:
             raise ContextOverflow(
                 f"a text of {characters} characters cannot fit into a context of {self.n_ctx} tokens",

@@ -97,6 +97,7 @@ class Scorer:
             QueueFull: Too many requests wait.
             EngineStopped: The engine is not running.
         """
+        self.model.refuse_hopeless(len(problem), "problem")
         token_ids = self.framer.prefix(problem)
         room = self.model.n_ctx - len(token_ids)
         if room < 1:
@@ -134,7 +135,9 @@ class Scorer:
             ContextOverflow: Problem and steps do not fit.
             EngineError: What else went wrong.
         """
-        if len(problem) + sum(map(len, steps)) > _LARGE_CHARS:
+        characters = len(problem) + sum(map(len, steps))
+        self.model.refuse_hopeless(characters, "steps")
+        if characters > _LARGE_CHARS:
             # Tokenising takes long enough to be felt by others; nothing of it needs the event loop.
             await asyncio.to_thread(self._rehearse, problem, steps)
         with self.open(problem, terms) as tree:
@@ -255,6 +258,7 @@ class ScoringBranch:
         """
         if not steps:
             return ()
+        self._scorer.model.refuse_hopeless(sum(map(len, steps)), "steps")
         token_ids: list[int] = []
         positions: list[int] = []
         counts: list[int] = []

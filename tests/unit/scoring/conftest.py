@@ -25,7 +25,13 @@ def scorers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinySco
     return get
 
 
-@pytest.fixture(params=CONVENTIONS)
+LARGE = "qwen2.5-math-prm"
+"""Its vocabulary of 151,664 tokens takes seconds to load."""
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name == LARGE else []) for name in CONVENTIONS]
+)
 def tiny(request: pytest.FixtureRequest, scorers: Callable[[str], TinyScorer]) -> TinyScorer:
     """Each convention in turn."""
     return scorers(request.param)

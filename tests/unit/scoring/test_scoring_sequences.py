@@ -79,6 +79,11 @@ async def test_what_does_not_fit_is_refused_before_any_work(scorers: Scorers, st
         await scorer.score(PROBLEM, ["9 " * 600])
     with pytest.raises(ContextOverflow):
         await scorer.score(PROBLEM, ["9 " * 20_000])
+    # So long that it cannot fit, whatever its tokens are.
+    with pytest.raises(ContextOverflow, match="characters"):
+        scorer.open("9" * 10_000_000)
+    with pytest.raises(ContextOverflow, match="characters"):
+        await scorer.score(PROBLEM, ["9" * 10_000_000])
     with scorer.open(PROBLEM) as tree:
         expected = await tree.root.extend("Eva = 12")
         with pytest.raises(ContextOverflow, match="room"):
