@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adyton_models.problem_sets import read_set
 from adyton_models.sets import named_set, set_file
 from adyton_models.tasks import (
     Problem,
@@ -139,6 +140,14 @@ def test_a_slip_in_the_file_is_an_error_and_no_label(line: dict[str, object], me
     if member in spoiled:
         with pytest.raises(UnreadableProblemError):
             problem_from(line | {member: spoiled[member]})
+
+
+def test_an_evaluation_knows_what_they_say() -> None:
+    """The set as `eval` takes it has the facts, so the first wrong step of an answer is named."""
+    questions = read_set("handwritten")
+    assert [question.text for question in questions] == [problem.text for problem in PROBLEMS]
+    assert [question.problem for question in questions] == PROBLEMS
+    assert [question.answer for question in questions] == [str(problem.answer) for problem in PROBLEMS]
 
 
 @given(st.text(max_size=200))
