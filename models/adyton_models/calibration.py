@@ -8,7 +8,6 @@ present ones (least relative entropy) are proposed, so every bucket stays in the
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Final
 
 from adyton_models.tasks.mix import Bucket
@@ -18,15 +17,16 @@ _STEEPEST: Final = 60.0
 _HALVINGS: Final = 60
 
 
-def cells_of(buckets: Sequence[Bucket], steps: Sequence[int]) -> tuple[Bucket, ...]:
-    """A bucket for every kind of problem in a mix and each number of operations, all equally frequent."""
-    kinds: dict[tuple[object, ...], Bucket] = {}
-    for bucket in buckets:
-        kinds.setdefault(_kind(bucket), bucket)
-    return tuple(
-        replace(kind, name=f"{kind.name.split()[0]} {count:02}", share=1, steps=(count,))
-        for kind, count in product(kinds.values(), steps)
-    )
+def cells_of(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
+    """A bucket for each number of operations of every kind of problem in a mix, all equally frequent."""
+    cells = {
+        (_kind(bucket), steps): replace(
+            bucket, name=f"{bucket.name.split()[0]} {steps:02}", share=1, steps=(steps,)
+        )
+        for bucket in buckets
+        for steps in bucket.steps
+    }
+    return tuple(cells.values())
 
 
 def _kind(bucket: Bucket) -> tuple[object, ...]:
@@ -40,7 +40,7 @@ def bucket_accuracies(
 
     Args:
         buckets: Of the mix.
-        cells: As `cells_of` made them, for at least all steps of the buckets.
+        cells: As `cells_of` made them.
         measured: Accuracy in [0, 1] by the cell's name.
     """
     found: dict[str, float] = {}

@@ -68,7 +68,8 @@ def chosen_problems(arguments: argparse.Namespace) -> Iterator[Problem]:
     )
 
 
-def _as_json(problem: Problem) -> dict[str, Any]:
+def problem_as_json(problem: Problem) -> dict[str, Any]:
+    """The object that stands for a problem in a JSONL file."""
     return {
         "problem": problem.text,
         "solution": problem.solution,
@@ -85,7 +86,7 @@ def run_problems(arguments: argparse.Namespace) -> int:
     """Print problems."""
     for problem in chosen_problems(arguments) if arguments.set is None else named_set(arguments.set):
         if arguments.jsonl:
-            print(json.dumps(_as_json(problem)))
+            print(json.dumps(problem_as_json(problem)))
         else:
             print(f"{problem.text}\n{problem.solution}\n")
     return 0

@@ -39,15 +39,15 @@ class Bucket:
 
 
 MIX: tuple[Bucket, ...] = (
-    Bucket(name="plain 1-2", share=20, steps=(1, 2)),
-    Bucket(name="plain 3-4", share=15, steps=(3, 4)),
-    Bucket(name="plain 5-6", share=15, steps=(5, 6)),
-    Bucket(name="plain 7-8", share=10, steps=(7, 8)),
-    Bucket(name="plain 9-10", share=10, steps=(9, 10)),
-    Bucket(name="distractors 1-3", share=8, steps=(1, 2, 3), distractors=(1, 2)),
-    Bucket(name="distractors 4-6", share=7, steps=(4, 5, 6), distractors=(1, 2)),
-    Bucket(name="shuffled 1-3", share=8, steps=(1, 2, 3), shuffle=True),
-    Bucket(name="shuffled 4-6", share=7, steps=(4, 5, 6), shuffle=True),
+    Bucket(name="plain 1-2", share=10, steps=(1, 2)),
+    Bucket(name="plain 3-4", share=17, steps=(3, 4)),
+    Bucket(name="plain 5-6", share=22, steps=(5, 6)),
+    Bucket(name="plain 7-8", share=17, steps=(7, 8)),
+    Bucket(name="plain 9-10", share=6, steps=(9, 10)),
+    Bucket(name="distractors 1-2", share=9, steps=(1, 2), distractors=(1, 2)),
+    Bucket(name="distractors 3-5", share=10, steps=(3, 4, 5), distractors=(1, 2)),
+    Bucket(name="shuffled 1-2", share=4, steps=(1, 2), shuffle=True),
+    Bucket(name="shuffled 3-4", share=5, steps=(3, 4), shuffle=True),
 )
 """What the shipped model is measured on."""
 

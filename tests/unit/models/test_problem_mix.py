@@ -4,6 +4,7 @@
 import json
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -117,6 +118,16 @@ def test_problem_and_solution_fit_what_the_shipped_model_serves(bucket: Bucket) 
         solution = len(tokenizer.encode(problem.solution)) + len([END])
         assert solution <= entry.sampling.max_tokens
         assert len(tokenizer.prompt(problem.text)) + entry.sampling.max_tokens <= entry.n_ctx
+
+
+def test_the_page_about_the_task_lists_the_buckets_as_they_are() -> None:
+    """Shares and numbers of operations in the tables of the page are those of the code."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "tasks.md").read_text()
+    total = sum(bucket.share for bucket in OUT_OF_DISTRIBUTION)
+    for bucket in BUCKETS:
+        share = bucket.share if bucket in MIX else 100 * bucket.share // total
+        operations = f"{bucket.steps[0]} to {bucket.steps[-1]}"
+        assert f"| {bucket.name} | {share} % | {operations} |" in page
 
 
 @pytest.mark.parametrize("name", ["heldout", "ood"])

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from adyton_models.catalog import default_catalog, read_catalog, sha256_of
+from adyton_models.commands.task import problem_as_json
 from adyton_models.model_files import read_files
-from adyton_models.problem_sets import read_problems
-from adyton_models.tasks import Split, check_answer, check_steps
+from adyton_models.problem_sets import read_set
+from adyton_models.sets import named_set, set_file
+from adyton_models.tasks import Split, check_answer, label_steps
 from adyton_models.tasks.splits import belongs
 
 CATALOG = read_catalog(default_catalog())
 SHIPPED = Path(default_catalog()).parent
-HELDOUT = SHIPPED / "shipped" / "heldout.jsonl"
 
 
 @pytest.mark.parametrize("entry", CATALOG.models, ids=lambda entry: entry.name)
@@ -28,25 +29,28 @@ def test_shipped_files_are_the_listed_ones(entry) -> None:
     assert entry.license == "Apache-2.0"
 
 
-def test_shipped_heldout_problems_are_held_out_and_solved() -> None:
-    """The demonstration problems belong to the test split and their solutions are right in every line."""
-    lines = [json.loads(line) for line in HELDOUT.read_text().splitlines()]
-    assert len(lines) >= 200
+@pytest.mark.parametrize("name", ["heldout", "ood"])
+def test_shipped_sets_are_the_generated_ones_held_out_and_solved(name: str) -> None:
+    """Each line is what `problems --set` prints: of the test split, with a solution right in every line."""
+    lines = [json.loads(line) for line in set_file(name).read_text().splitlines()]
+    assert lines == [problem_as_json(problem) for problem in named_set(name)]
     for line in lines:
         assert belongs(Split.TEST, line["template"], line["graph"], line["steps"])
         assert check_answer(line["problem"], line["solution"])
-        assert {step.verdict for step in check_steps(line["problem"], line["solution"])} == {"correct"}
+        assert set(label_steps(line["problem"], line["solution"])) == {True}
 
 
 @pytest.mark.slow
-def test_the_shipped_model_solves_most_held_out_problems() -> None:
-    """At its default sampling, far more held-out problems come out right than luck could explain."""
+def test_the_shipped_model_solves_half_of_the_mix() -> None:
+    """At its default sampling one answer to each of 300 problems is right for about half of them."""
     pytest.importorskip("llama_cpp")
     from adyton_models.evaluation import Conditions, evaluate  # noqa: PLC0415 - loads llama.cpp
     from adyton_models.serving import ServedModel  # noqa: PLC0415 - loads llama.cpp
 
     entry = CATALOG.entry(None)
-    questions = read_problems(HELDOUT)[:100]
+    questions = read_set("heldout")[:300]
     with ServedModel(SHIPPED / entry.file, n_ctx=entry.n_ctx) as model:
         measured = evaluate(model, questions, Conditions(sampling=entry.sampling))
-    assert measured.overall.mean >= 0.4
+    # The intended 45 to 55 %, and what chance adds with so few.
+    assert 0.41 <= measured.overall.mean <= 0.59
+    assert measured.groups["plain 1-2"].mean > measured.groups["plain 5-6"].mean
