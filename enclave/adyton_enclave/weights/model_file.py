@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from adyton_enclave.weights.pipeline import BLOCK_BYTES, Block, Pipeline
+from adyton_enclave.weights.prefault import Prefault
 from adyton_enclave.weights.sources import FileSource, SealedSource, members, read_beginning
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import ConfigError, SealedModelMalformed
@@ -72,8 +73,10 @@ class ModelFile:
         self._tree = WeightsTree(placement.tensor for placement in self._placements)
         threads = threads or min(_MAX_THREADS, max(2, os.cpu_count() or 1))
         self._pipeline = Pipeline(self._placements, sources, self._tree, threads=threads)
+        self._prefault = Prefault(self.size_bytes)
         self._closing = ExitStack()
         self._closing.callback(self._pipeline.close)
+        self._closing.callback(self._prefault.close)
 
     @classmethod
     def open(
@@ -129,7 +132,9 @@ class ModelFile:
             following = self._starts[number + 1] if number + 1 < len(self._starts) else self.size_bytes
             return memoryview(bytes(min(most, following - position)))
         index, begin = divmod(within, BLOCK_BYTES)
-        return self._pipeline.get(Block(number, index))[begin : begin + most]
+        piece = self._pipeline.get(Block(number, index))[begin : begin + most]
+        self._prefault.note_read(len(piece))
+        return piece
 
     def finish(self) -> None:
         """Hash what nobody has read, and compare the root over all tensors with the pin.
@@ -137,6 +142,7 @@ class ModelFile:
         Raises:
             ModelFileError: The weights are not the pinned ones, or cannot be read.
         """
+        self._prefault.close()
         by_name = {placement.tensor.name: placement for placement in self._placements}
         for tensor, index in list(self._tree.missing()):
             placement = by_name[tensor.name]
