@@ -35,6 +35,7 @@ from adyton_protocol.errors import (
     EngineError,
     EngineStopped,
     InvalidRequest,
+    ModelKeyMissing,
     OutOfMemory,
     QueueFull,
     UnknownModel,
@@ -61,6 +62,7 @@ ERRORS: Final[tuple[type[EngineError], ...]] = (
     QueueFull,
     InternalError,
     OutOfMemory,
+    ModelKeyMissing,
     EngineStopped,
 )
 """Everything that a sealed answer can report."""
