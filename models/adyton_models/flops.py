@@ -63,16 +63,25 @@ def generator_flops(shape: Sized, size: SolutionSize, *, vocabulary: int) -> int
     return reading(shape, tokens) + 2 * shape.width * vocabulary * (size.solution_tokens + 1)
 
 
-def scorer_flops(shape: Sized, size: SolutionSize, *, vocabulary: int) -> int:
-    """Of judging it line by line: one tag token more for each line, logits behind each line.
+def scorer_flops(shape: Sized, size: SolutionSize, *, vocabulary: int, tagged: bool = True) -> int:
+    """Of judging it line by line.
 
-    `vocabulary` is what the engine computes where logits are read: all rows, although two would do.
+    Args:
+        shape: the scorer's.
+        size: of what is judged.
+        vocabulary: rows of logits that the engine computes wherever it reads any.
+        tagged: one tag token more for each line, logits behind each line; else logits at every token of the
+            solution, by whose likelihood it is judged.
     """
-    tokens = size.prompt_tokens + size.solution_tokens + size.lines
-    return reading(shape, tokens) + 2 * shape.width * vocabulary * size.lines
+    tags = size.lines if tagged else 0
+    reads = size.lines if tagged else size.solution_tokens
+    tokens = size.prompt_tokens + size.solution_tokens + tags
+    return reading(shape, tokens) + 2 * shape.width * vocabulary * reads
 
 
-def flops_share(scorer: Sized, generator: Sized, sizes: list[SolutionSize], *, vocabulary: int) -> float:
+def flops_share(
+    scorer: Sized, generator: Sized, sizes: list[SolutionSize], *, vocabulary: int, tagged: bool = True
+) -> float:
     """Scorer's total over generator's, for these solutions, each read from its first token on."""
-    judged = sum(scorer_flops(scorer, size, vocabulary=vocabulary) for size in sizes)
+    judged = sum(scorer_flops(scorer, size, vocabulary=vocabulary, tagged=tagged) for size in sizes)
     return judged / sum(generator_flops(generator, size, vocabulary=vocabulary) for size in sizes)

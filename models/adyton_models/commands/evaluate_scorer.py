@@ -96,7 +96,9 @@ def answers(
     ]
 
 
-def _share(arguments: argparse.Namespace, generator: Path, answered: "list[Answered]") -> float:
+def _share(
+    arguments: argparse.Namespace, generator: Path, answered: "list[Answered]", *, tagged: bool
+) -> float:
     """The scorer's FLOPs over the generator's, for these answers."""
     from adyton_models.flops import Sizes, SolutionSize, flops_share  # noqa: PLC0415 - beside its use
     from adyton_models.gguf_facts import read_facts  # noqa: PLC0415 - beside its use
@@ -121,7 +123,9 @@ def _share(arguments: argparse.Namespace, generator: Path, answered: "list[Answe
         for each in answered
         for text in each.solutions
     ]
-    return flops_share(sizes(arguments.scorer), sizes(generator), counted, vocabulary=len(tokenizer))
+    return flops_share(
+        sizes(arguments.scorer), sizes(generator), counted, vocabulary=len(tokenizer), tagged=tagged
+    )
 
 
 def run_scorer_eval(arguments: argparse.Namespace, generator: Path, sampling: "Sampling") -> int:
@@ -134,15 +138,15 @@ def run_scorer_eval(arguments: argparse.Namespace, generator: Path, sampling: "S
     answered = answers(generator, sampling, problems, arguments)
     bar = ProgressBar("judge")
     with ScorerRunner(arguments.scorer, arguments.adapter or convention()) as runner:
-        threshold = runner.scorer.adapter.calibration.threshold
+        adapter = runner.scorer.adapter
         judged = judge_all(runner_judge(runner), answered, bar.update)
     bar.close()
     document = {
         "scorer": arguments.scorer.name,
         "generator": generator.name,
         "temperature": sampling.temperature,
-        "flops_share": round(_share(arguments, generator, answered), 4),
-        **evaluate_scorer(judged, threshold),
+        "flops_share": round(_share(arguments, generator, answered, tagged=adapter.kind != "likelihood"), 4),
+        **evaluate_scorer(judged, adapter.calibration.threshold),
     }
     if arguments.plot is not None:
         _plot(document, arguments.plot)
