@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 
 from adyton_enclave.engine.chat_template import MAX_TEMPLATE_CHARS
 from adyton_enclave.engine.template_environment import TemplateEnvironment
+from adyton_enclave.engine.template_limits import TooMuch, budget
 
 TIMEOUT_S: Final = 60.0
 _MARKER: Final = "twelve pears"
@@ -31,16 +32,19 @@ def why_unrenderable(source: str, bos: str, eos: str) -> str | None:
     pieces: list[str] = []
     length = 0
     try:
-        for piece in template.generate(
-            messages=[{"role": "user", "content": _MARKER}],
-            bos_token=bos,
-            eos_token=eos,
-            add_generation_prompt=True,
-        ):
-            length += len(piece)
-            if length > MAX_TEMPLATE_CHARS:
-                return "one short message becomes a text without end"
-            pieces.append(piece)
+        with budget():
+            for piece in template.generate(
+                messages=[{"role": "user", "content": _MARKER}],
+                bos_token=bos,
+                eos_token=eos,
+                add_generation_prompt=True,
+            ):
+                length += len(piece)
+                if length > MAX_TEMPLATE_CHARS:
+                    return "one short message becomes a text or a work without end"
+                pieces.append(piece)
+    except TooMuch:
+        return "one short message becomes a text or a work without end"
     except Exception as error:  # noqa: BLE001  # a template is a program and may fail in any way
         return f"it cannot render one user message ({type(error).__name__})"
     return None if _MARKER in "".join(pieces) else "it leaves the user's message out"

@@ -31,6 +31,7 @@ from jinja2 import TemplateError
 from adyton_enclave.engine.dialect import MARKS
 from adyton_enclave.engine.llama import LlamaModel
 from adyton_enclave.engine.template_environment import Refused, TemplateEnvironment
+from adyton_enclave.engine.template_limits import budget
 from adyton_protocol.errors import ConfigError, InvalidRequest
 
 MAX_TEMPLATE_CHARS: Final = 256 * 1024
@@ -56,6 +57,9 @@ class ChatTemplate:
             self._template = TemplateEnvironment().from_string(source)
         except TemplateError as error:
             raise ConfigError(f"the chat template is invalid: {error}") from error
+        except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError) as error:
+            # What Jinja's parser and Python's compiler say to a nesting that is too deep for them.
+            raise ConfigError("the chat template cannot be compiled") from error
         self._model = model
         marks = model.token_ids_of(MARKS - model.control_tokens.keys())
         self._controls = {**model.control_tokens, **marks}
@@ -138,11 +142,12 @@ class ChatTemplate:
         pieces: list[str] = []
         length = 0
         try:
-            for piece in self._template.generate(variables):
-                length += len(piece)
-                if length > MAX_RENDERED_CHARS:
-                    break
-                pieces.append(piece)
+            with budget():
+                for piece in self._template.generate(variables):
+                    length += len(piece)
+                    if length > MAX_RENDERED_CHARS:
+                        break
+                    pieces.append(piece)
         except Exception as error:  # noqa: BLE001  # a template is a program and may fail in any way
             # SECURITY: not chained and not quoted; templates put messages into their own errors.
             kind = "refuses" if isinstance(error, Refused) else "cannot render"

@@ -2,13 +2,25 @@
 """Jinja as chat templates expect it: sandboxed, without a clock, randomness or I/O."""
 
 import json
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jinja2 import Undefined
+from jinja2 import Undefined, nodes
 from jinja2.ext import Extension
 from jinja2.nodes import Node
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from adyton_enclave.engine.template_limits import (
+    INTERCEPTED,
+    Limits,
+    check_call,
+    check_format,
+    check_operator,
+    concatenate,
+    limited_filter,
+    spend,
+)
 
 
 class Refused(Exception):
@@ -16,7 +28,9 @@ class Refused(Exception):
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja as chat templates expect it (transformers' settings), minus everything that varies."""
+    """Jinja as chat templates expect it (transformers' settings), minus everything that varies or has no end."""
+
+    intercepted_binops = INTERCEPTED
 
     def __init__(self) -> None:
         loop_controls: type[Extension] | str = "jinja2.ext.loopcontrols"
@@ -30,6 +44,42 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         # `range` stays, in the sandbox's bounded form; lipsum is random text.
         self.globals.pop("lipsum", None)
         self.globals["raise_exception"] = _raise_exception
+        # SECURITY: a template may loop and grow within limits only; see ``template_limits``.
+        self.filters.update({name: limited_filter(name, each) for name, each in self.filters.items()})
+        self.concatenate = concatenate
+
+    @property
+    def turn(self) -> None:
+        """A turn of a loop: looking at it costs a step."""
+        spend()
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what the sandbox allows, within the limits."""
+        check_call(function, (*args, *kwargs.values()))
+        return super().call(context, function, *args, **kwargs)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute what the operators in ``INTERCEPTED`` mean, within the limits."""
+        check_operator(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """``str.format`` of the sandbox, for formats of ordinary widths."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            check_format(value.__self__)
+        return wrapped
+
+    def _generate(
+        self,
+        source: nodes.Template,
+        name: str | None,
+        filename: str | None,
+        defer_init: bool = False,  # noqa: FBT001, FBT002  # as the base class has it
+    ) -> str:
+        limited = Limits().visit(source)
+        limited.set_environment(self)
+        return super()._generate(limited, name, filename, defer_init)
 
 
 def _raise_exception(message: object) -> NoReturn:

@@ -276,14 +276,13 @@ def test_split_files_are_one_model(plain: bytes, tmp_path: Path) -> None:
 
 
 def test_a_template_that_never_ends_is_ended() -> None:
-    """What writes for ever is counted, what only computes for ever runs apart and is stopped; a good one passes."""
+    """What writes or computes for ever is counted, and what takes too long apart is stopped; a good one passes."""
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
-    assert (
-        why_unrenderable(loops.replace("BODY", "x" * 16), "", "")
-        == "one short message becomes a text without end"
-    )
-    silent = try_apart(loops.replace("BODY", "{% set c = 1 %}"), "", "", timeout_s=3.0)
-    assert silent == "it does not come to an end within 3 s"
+    endless = "one short message becomes a text or a work without end"
+    for body in ("x" * 16, "{% set c = 1 %}"):
+        assert why_unrenderable(loops.replace("BODY", body), "", "") == endless
+    late = try_apart("{{ messages[0].content }}", "", "", timeout_s=0.001)
+    assert late == "it does not come to an end within 0 s"
     assert try_apart("{{ bos_token }}{{ messages[0].content }}", "<s>", "") is None
     assert try_apart("{% if %}", "", "") == why_unrenderable("{% if %}", "", "")
 
