@@ -193,8 +193,11 @@ class Pipeline:
         placement = self._placements[block.placement]
         begin = block.index * BLOCK_BYTES
         view = memoryview(buffer)[: min(BLOCK_BYTES, placement.size_bytes - begin)]
-        self._sources[placement.source].read_into(placement.source_offset + begin, view)
+        source = self._sources[placement.source]
         for at in range(0, len(view), CHUNK_BYTES):
-            digest = chunk_digest(view[at : at + CHUNK_BYTES])
+            chunk = view[at : at + CHUNK_BYTES]
+            source.read_into(placement.source_offset + begin + at, chunk)
+            # At once, while the chunk is still in the processor's cache.
+            digest = chunk_digest(chunk)
             self._tree.record(placement.tensor.name, (begin + at) // CHUNK_BYTES, digest)
         return view
