@@ -16,6 +16,9 @@ from adyton_protocol.errors import ConfigError
 if TYPE_CHECKING:
     from adyton_models.training.budgeted import BudgetedTrainer
 
+_SLICED_ON: Final = 240
+"""Problems on which it is seen what a model writes where."""
+
 NEEDS_EXTRA: Final = "this needs the extra 'train' (pip install 'adyton[train]')"
 
 _TRAIN: Final = """\
@@ -58,6 +61,14 @@ _STUDENT_EXAMPLES: Final = """\
   adyton-models train student --minutes 10 --out student --teacher run/checkpoint.pt \\
     --start-from scorer/checkpoint.pt"""
 
+_SLICE: Final = """\
+Cut a narrower model out of a trained one: the principal directions of what its layers exchange, and the heads
+and units that write most. It is a start for training, not a model to use: `train generator --start-from` goes
+on from it, and `train student` distils into what that gives."""
+_SLICE_EXAMPLES: Final = """\
+  adyton-models slice run/checkpoint.pt --width 160 --feed-forward 128 --out sliced.pt
+  adyton-models train generator --minutes 15 --start-from sliced.pt --out small"""
+
 _ROLLOUTS: Final = """\
 Label sampled solutions by rollouts: from behind each line the generator goes on a few times, and the share of
 right answers is the line's value. Needs no checker of steps, and shows what that costs a scorer
@@ -90,6 +101,7 @@ def add_parsers(commands: Any) -> None:
     add_all(kinds)
     _add_sample(commands)
     _add_rollouts(commands)
+    _add_slice(commands)
     export = new_parser(
         commands, "export", "write a checkpoint as GGUF (needs the extra 'train')", _EXPORT, _EXPORT_EXAMPLES
     )
@@ -133,6 +145,7 @@ def _add_generator(kinds: Any) -> None:
     add("--heads", type=positive, default=8, metavar="K", help="default: %(default)s")
     add("--feed-forward", type=positive, default=512, metavar="K", help="default: %(default)s")
     add("--max-steps", type=positive, default=10, metavar="K", help="most operations (default: %(default)s)")
+    add("--start-from", type=Path, metavar="CHECKPOINT", help="shape and weights, such as those of `slice`")
     parser.set_defaults(run=run_generator)
 
 
@@ -212,6 +225,18 @@ def _add_rollouts(commands: Any) -> None:
     parser.set_defaults(run=run_rollouts)
 
 
+def _add_slice(commands: Any) -> None:
+    parser = new_parser(
+        commands, "slice", "cut a narrower model out of a checkpoint (extra 'train')", _SLICE, _SLICE_EXAMPLES
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT")
+    add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    add("--width", type=positive, default=160, metavar="K", help="default: %(default)s")
+    add("--feed-forward", type=positive, default=128, metavar="K", help="default: %(default)s")
+    parser.set_defaults(run=run_slice)
+
+
 def check_run(arguments: argparse.Namespace) -> None:
     """Refuse to overwrite a run, and to resume one that is not there.
 
@@ -263,7 +288,10 @@ def run_generator(arguments: argparse.Namespace) -> int:
         feed_forward=arguments.feed_forward,
         max_steps=arguments.max_steps,
         evaluate_every_s=min(120.0, arguments.minutes * 6),
+        start_from=arguments.start_from,
     )
+    if arguments.start_from is not None:
+        plan = replace(plan, curriculum_from=0.9, decay_from=0.15, muon_lr=0.015, adam_lr=2e-3)
     helpers = start_helpers(arguments.processes, arguments.out)
     trainer = Trainer(plan, arguments.out)
     if arguments.resume:
@@ -352,6 +380,34 @@ def run_student(arguments: argparse.Namespace) -> int:
     checkpoint = follow(trainer, "distil")
     draw_student_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
     print(checkpoint)
+    return 0
+
+
+def run_slice(arguments: argparse.Namespace) -> int:
+    """Write a narrower checkpoint."""
+    try:
+        import torch  # noqa: PLC0415 - only here
+
+        from adyton_models.tasks import Split, generate  # noqa: PLC0415 - with its users
+        from adyton_models.tokenizer import Tokenizer  # noqa: PLC0415 - with its users
+        from adyton_models.training.budgeted import load_model, save_model  # noqa: PLC0415 - loads torch
+        from adyton_models.training.data import encode_row  # noqa: PLC0415 - loads torch
+        from adyton_models.training.slicing import slice_model  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
+    if not arguments.checkpoint.is_file():
+        raise ConfigError(f"there is no checkpoint {arguments.checkpoint}")
+    tokenizer = Tokenizer()
+    problems = generate(Split.TRAIN, 99, _SLICED_ON, (1, 2, 3, 4, 5, 6))
+    rows = [torch.tensor([encode_row(tokenizer, problem)[0]]) for problem in problems]
+    try:
+        narrow = slice_model(
+            load_model(arguments.checkpoint), rows, width=arguments.width, feed_forward=arguments.feed_forward
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    save_model(narrow, arguments.out)
+    print(f"{narrow.parameter_count():,} parameters  {arguments.out}")
     return 0
 
 

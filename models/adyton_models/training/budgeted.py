@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adyton_models.tokenizer import Tokenizer
-from adyton_models.training.architecture import Transformer
+from adyton_models.training.architecture import Shape, Transformer
 from adyton_models.training.muon import Muon
 from adyton_models.training.parallel import Team
 from adyton_models.training.planted import Held
@@ -81,6 +81,20 @@ def read_weights(path: Path) -> dict[str, Any]:
     """A checkpoint of ours; loading it executes no code."""
     saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return saved
+
+
+def load_model(path: Path) -> Transformer:
+    """The model of a checkpoint of ours."""
+    saved = read_weights(path)
+    model = Transformer(Shape(**saved["shape"]))
+    model.load_state_dict(saved["model"])
+    return model
+
+
+def save_model(model: Transformer, path: Path) -> None:
+    """Write a checkpoint that holds a model and no run."""
+    document = {"format": FORMAT, "shape": model.shape.as_dict(), "progress": asdict(Progress())}
+    torch.save({**document, "model": model.state_dict()}, path)
 
 
 class BudgetedTrainer(ABC):

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from adyton_models.catalog import sha256_of
-from adyton_models.training.pipeline import GENERATOR, ROLLOUT_SCORER, SCORER, STUDENT, Budget
+from adyton_models.flops import SolutionSize, flops_share
+from adyton_models.tokenizer import Tokenizer
+from adyton_models.training.architecture import Shape
+from adyton_models.training.budgeted import read_weights
+from adyton_models.training.pipeline import GENERATOR, ROLLOUT_SCORER, STUDENT, TAG_SCORER, Budget
+
+_RUNS = {
+    "tag": "tags, generator's size",
+    "quarter": "tags, a quarter of it, from nothing",
+    "price-checker": "tags, samples alone, checker's labels",
+    "price-rollouts": "tags, samples alone, rollouts' labels",
+}
+_TYPICAL = SolutionSize(prompt_tokens=100, solution_tokens=100, lines=7)
 
 
 def _printed(out: Path, stage: str) -> Any:
@@ -66,6 +78,37 @@ def _scorer_lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def trade_off(out: Path) -> list[dict[str, Any]]:
+    """Every scorer of a run: what it costs against the generator, and how well it tells validation lines apart.
+
+    Tag scorers are measured in PyTorch at the end of their training, the likelihood on held-out problems as it is
+    served. All AUCs are over lines up to the first wrong one.
+    """
+    shapes = {
+        run: Shape(**read_weights(out / run / "checkpoint.pt")["shape"]) for run in ("generator", *_RUNS)
+    }
+    vocabulary = len(Tokenizer())
+    rows = []
+    if (heldout := _printed(out, "judge-heldout")) is not None:
+        for name, share in (
+            ("likelihood, beside the generator", 0.0),
+            ("likelihood", heldout["flops_share"]),
+        ):
+            rows.append({"scorer": name, "flops_share": share, "step_auc": heldout["step_auc"]["value"]})
+    for run, name in _RUNS.items():
+        share = flops_share(shapes[run], shapes["generator"], [_TYPICAL], vocabulary=vocabulary)
+        rows.append({"scorer": name, "flops_share": round(share, 4), "step_auc": _last(out, run)["auc"]})
+    return rows
+
+
+def trade_off_table(rows: list[dict[str, Any]]) -> list[str]:
+    """The trade-off as Markdown."""
+    lines = ["| scorer | FLOPs over those of the generator | step AUC |", "|---|---|---|"]
+    return lines + [
+        f"| {row['scorer']} | {_share(row['flops_share'])} | {row['step_auc']:.3f} |" for row in rows
+    ]
+
+
 def _documents(budget: Budget, out: Path) -> dict[str, dict[str, Any]]:
     judged = {
         label: found
@@ -74,7 +117,7 @@ def _documents(budget: Budget, out: Path) -> dict[str, dict[str, Any]]:
     }
     runs = {
         GENERATOR: ("generator", budget.generator_minutes),
-        SCORER: ("scorer", budget.scorer_minutes),
+        TAG_SCORER: ("tag", budget.tag_minutes),
         ROLLOUT_SCORER: ("price-rollouts", budget.rollout_minutes),
         STUDENT: ("student", budget.student_minutes),
     }
@@ -96,8 +139,8 @@ def _documents(budget: Budget, out: Path) -> dict[str, dict[str, Any]]:
             f"{budget.max_steps} operations and numbers from 0 to 199",
         }
     documents[GENERATOR]["accuracy"] = _printed(out, "eval-generator")
-    documents[SCORER]["judged"] = judged
-    documents[SCORER]["smaller"] = _last(out, "quarter")
+    documents[GENERATOR]["judged"] = judged
+    documents[TAG_SCORER]["trade_off"] = trade_off(out)
     documents[ROLLOUT_SCORER]["label_noise"] = _printed(out, "rollouts")
     documents[ROLLOUT_SCORER]["with_checker_labels"] = _last(out, "price-checker")
     return documents
@@ -116,12 +159,13 @@ def write_cards(budget: Budget, out: Path) -> list[Path]:
             "",
         ]
         if "accuracy" in document:
-            lines += _generator_lines(document)
-        elif "judged" in document:
+            lines += [*_generator_lines(document), "", "## As a scorer, by the likelihood of each line", ""]
             lines += _scorer_lines(document)
         else:
             end = ", ".join(f"{key} {value}" for key, value in document["end_of_training"].items())
             lines += [f"At the end of training, on validation problems: {end}."]
+        if "trade_off" in document:
+            lines += ["", *trade_off_table(document["trade_off"])]
         if "label_noise" in document:
             noise = document["label_noise"]
             twin = document["with_checker_labels"]

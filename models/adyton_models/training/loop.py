@@ -13,7 +13,7 @@ from adyton_models.tasks.render import generate
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import PADDING, Tokenizer
 from adyton_models.training.architecture import Shape, Transformer
-from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule
+from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, load_model
 from adyton_models.training.data import MAX_TRAINED_STEPS, Stream, encode_row, make_batch, weigh_row
 from adyton_models.training.planted import plant_heads
 
@@ -27,6 +27,10 @@ class Plan(Schedule):
     heads: int = 8
     feed_forward: int = 512
     prompt_weight: float = 0.03
+    start_from: Path | None = None
+    """A checkpoint whose shape and weights training begins with, instead of planted heads."""
+    curriculum_from: float = 0.0
+    """Progress at which the curriculum begins: a model that already reads needs no easy problems."""
     max_steps: int = MAX_TRAINED_STEPS
     """Most operations of a training problem."""
 
@@ -70,8 +74,15 @@ class Trainer(BudgetedTrainer):
         self.plan = plan
         super().__init__(plan, out)
 
+    @property
+    def holds_planted(self) -> bool:  # type: ignore[override]
+        """Planted heads are held unless weights come from elsewhere."""
+        return self.plan.start_from is None
+
     def make_model(self) -> Transformer:
-        """A new model with planted heads."""
+        """A new model with planted heads, or the one to start from."""
+        if self.plan.start_from is not None:
+            return load_model(self.plan.start_from)
         shape = Shape(
             vocabulary=self.tokenizer.trained,
             width=self.plan.width,
@@ -112,7 +123,8 @@ class Trainer(BudgetedTrainer):
 
     def lesson(self, done: float) -> Lesson:
         """The next batch of rows."""
-        batch = self.stream.next(done)
+        begun = self.plan.curriculum_from
+        batch = self.stream.next(begun + (1.0 - begun) * done)
         return Lesson(
             loss=self.loss(batch.token_ids.to(self.device), batch.weights.to(self.device)),
             tokens=int(batch.token_ids.ne(self.tokenizer.ids[PADDING]).sum()),

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from adyton_models.catalog import default_catalog
 from adyton_protocol.errors import ConfigError
 
 GENERATOR: Final = "adyton-words-3m"
 SCORER: Final = "adyton-words-scorer"
+"""The adapter by which the generator's own file judges, by the likelihood of each line."""
+TAG_SCORER: Final = "adyton-words-scorer-tag"
 ROLLOUT_SCORER: Final = "adyton-words-scorer-mc"
 STUDENT: Final = "adyton-words-student"
 
@@ -28,14 +31,18 @@ class Budget:
     """Minutes and sizes of a run; everything else is the same for all budgets."""
 
     generator_minutes: float
-    scorer_minutes: float
+    tag_minutes: float
     quarter_minutes: float
     rollout_minutes: float
+    small_minutes: float
+    """Of a slice of the generator that learns the task again, before it becomes the student."""
     student_minutes: float
     generator: tuple[str, ...]
     """Options that set the generator's size."""
     quarter: tuple[str, ...]
-    """Options that set the size of scorer and student that start from nothing."""
+    """Options that set the size of the tag scorer that starts from nothing."""
+    sliced: tuple[str, ...]
+    """Options that set the student's size."""
     max_steps: int
     samples: int
     """Training problems that the generator solves for the scorer, four times each."""
@@ -49,12 +56,14 @@ class Budget:
 BUDGETS: Final[dict[str, Budget]] = {
     "small": Budget(
         generator_minutes=2.0,
-        scorer_minutes=0.5,
+        tag_minutes=0.3,
         quarter_minutes=0.3,
         rollout_minutes=0.2,
-        student_minutes=0.3,
+        small_minutes=0.2,
+        student_minutes=0.2,
         generator=("--width", "128", "--layers", "2", "--heads", "4", "--feed-forward", "128"),
         quarter=("--width", "128", "--layers", "2", "--heads", "4", "--feed-forward", "64"),
+        sliced=("--width", "64", "--feed-forward", "64"),
         max_steps=1,
         samples=64,
         rollouts=8,
@@ -64,12 +73,14 @@ BUDGETS: Final[dict[str, Budget]] = {
     ),
     "shipped": Budget(
         generator_minutes=62,
-        scorer_minutes=32,
+        tag_minutes=32,
         quarter_minutes=21,
-        rollout_minutes=5,
+        rollout_minutes=4,
+        small_minutes=15,
         student_minutes=8,
         generator=(),
         quarter=(),
+        sliced=("--width", "160", "--feed-forward", "128"),
         max_steps=10,
         samples=700,
         rollouts=150,
@@ -105,8 +116,8 @@ def stages(budget: Budget, out: Path) -> Iterator[Stage]:
         target = ("--out", str(out / f"{name}.gguf"), "--name", name, "--description", description)
         return Stage(name=f"export-{name}", arguments=("export", checkpoint, *target))
 
-    def judge(name: str, *problems: str, label: str) -> Stage:
-        scorer = ("--scorer", str(out / f"{name}.gguf"), "--adapter", str(out / f"{name}.toml"))
+    def judge(*problems: str, label: str) -> Stage:
+        scorer = ("--scorer", str(out / f"{GENERATOR}.gguf"), "--adapter", str(out / f"{SCORER}.toml"))
         model = ("--model", str(out / f"{GENERATOR}.gguf"), "--samples", "2")
         return Stage(name=f"judge-{label}", arguments=("eval", *scorer, *model, *problems, "--json"))
 
@@ -123,6 +134,19 @@ def stages(budget: Budget, out: Path) -> Iterator[Stage]:
         ),
     )
     yield Stage(
+        name="adapter",
+        arguments=(
+            *("adapter", "--scorer", str(out / f"{GENERATOR}.gguf"), "--out", str(out / f"{SCORER}.toml")),
+            *("--model", str(out / f"{GENERATOR}.gguf"), "--n", str(budget.validation)),
+            *("--convention", str(default_catalog().parent / "adapters" / "likelihood.toml")),
+            *(("--steps", "1") if budget.max_steps == 1 else ()),
+        ),
+    )
+    yield judge(*_problems(budget), label="heldout")
+    if budget.max_steps > 1:
+        yield judge("--set", "ood", label="ood")
+        yield judge("--set", "handwritten", label="handwritten")
+    yield Stage(
         name="sample",
         arguments=("sample", generator, "--out", samples, "--n", str(budget.samples), *steps),
     )
@@ -133,43 +157,29 @@ def stages(budget: Budget, out: Path) -> Iterator[Stage]:
             *("--n", str(min(128, budget.validation)), "--copies", "2", *steps, *served),
         ),
     )
-    learnt = ("--samples", samples, "--validation", validation, *steps)
-    yield train(
-        *("scorer", "scorer", budget.scorer_minutes, *learnt, "--start-from", generator),
-        *("--layers", "1", "--text-after", "0", "--learning-rate", "0.4", *team),
-    )
-    yield train("scorer", "quarter", budget.quarter_minutes, *learnt, *budget.quarter, *team)
-    yield export(SCORER, str(out / "scorer" / "checkpoint.pt"), "Judges solutions line by line.")
-    yield Stage(
-        name="adapter",
-        arguments=(
-            *("adapter", "--scorer", str(out / f"{SCORER}.gguf"), "--out", str(out / f"{SCORER}.toml")),
-            *("--model", str(out / f"{GENERATOR}.gguf"), "--n", str(budget.validation)),
-            *(("--steps", "1") if budget.max_steps == 1 else ()),
-        ),
-    )
-    yield judge(SCORER, *_problems(budget), label="heldout")
-    if budget.max_steps > 1:
-        yield judge(SCORER, "--set", "ood", label="ood")
-        yield judge(SCORER, "--set", "handwritten", label="handwritten")
-    rolled = str(out / "rollouts" / "train-1.jsonl")
+    whole = ("--start-from", generator, "--layers", "1", "--text-after", "0", "--learning-rate", "0.4")
+    learnt = ("--validation", validation, *steps)
+    sampled = ("--samples", samples, *learnt)
+    yield train("scorer", "tag", budget.tag_minutes, *sampled, *whole, *team)
+    yield train("scorer", "quarter", budget.quarter_minutes, *sampled, *budget.quarter, *team)
+    yield export(TAG_SCORER, str(out / "tag" / "checkpoint.pt"), "Judges solutions line by line.")
     yield Stage(
         name="rollouts",
         arguments=(
             *("rollouts", generator, "--samples", str(out / "samples" / "train-1.jsonl")),
-            *("--out", rolled, "--n", str(budget.rollouts)),
+            *("--out", str(out / "rollouts" / "train-1.jsonl"), "--n", str(budget.rollouts)),
         ),
     )
+    rolled = ("--samples", str(out / "rollouts"), *learnt)
     for labels in ("checker", "rollouts"):
-        yield train(
-            *("scorer", f"price-{labels}", budget.rollout_minutes, "--start-from", generator, *steps),
-            *("--samples", str(out / "rollouts"), "--validation", validation, "--labels", labels),
-            *("--layers", "1", "--text-after", "0", "--learning-rate", "0.4", *team),
-        )
-    yield export(
-        ROLLOUT_SCORER, str(out / "price-rollouts" / "checkpoint.pt"), "Judges lines; learnt from rollouts."
-    )
-    student = ("--teacher", generator, "--start-from", str(out / "quarter" / "checkpoint.pt"))
+        minutes = budget.rollout_minutes
+        yield train("scorer", f"price-{labels}", minutes, *rolled, *whole, "--labels", labels, *team)
+    rolled_out = str(out / "price-rollouts" / "checkpoint.pt")
+    yield export(ROLLOUT_SCORER, rolled_out, "Judges lines; learnt from rollouts.")
+    sliced = str(out / "sliced.pt")
+    yield Stage(name="slice", arguments=("slice", generator, "--out", sliced, *budget.sliced))
+    yield train("generator", "small", budget.small_minutes, "--start-from", sliced, *steps, *team)
+    student = ("--teacher", generator, "--start-from", str(out / "small" / "checkpoint.pt"))
     yield train("student", "student", budget.student_minutes, *student, "--threads", "1")
     yield export(STUDENT, str(out / "student" / "checkpoint.pt"), "Imitates the generator, for validation.")
 

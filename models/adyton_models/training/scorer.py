@@ -22,7 +22,7 @@ from adyton_models.tasks.render import draw
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import STEP_BAD, STEP_GOOD, Tokenizer
 from adyton_models.training.architecture import Shape, Transformer, grow
-from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, read_weights
+from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, load_model
 from adyton_models.training.data import DRILLS, HARDER, drill_row, look_up_row, stage_at
 from adyton_models.training.planted import plant_heads
 from adyton_models.training.sampled import SampledProblem, SampleFiles
@@ -201,9 +201,7 @@ class ScorerTrainer(BudgetedTrainer):
     def make_model(self) -> Transformer:
         """A planted model, or the one to start from, with layers behind that compare and collect."""
         if self.plan.start_from is not None:
-            saved = read_weights(self.plan.start_from)
-            model = Transformer(Shape(**saved["shape"]))
-            model.load_state_dict(saved["model"])
+            model = load_model(self.plan.start_from)
             model = grow(model, max(self.plan.layers, model.shape.layers), seed=self.plan.seed)
         else:
             shape = Shape(

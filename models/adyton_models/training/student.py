@@ -19,8 +19,8 @@ from torch.nn import functional
 from adyton_models.tasks.render import generate
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import PADDING
-from adyton_models.training.architecture import Shape, Transformer
-from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, read_weights
+from adyton_models.training.architecture import Transformer
+from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, load_model
 from adyton_models.training.curves import read_curve
 from adyton_models.training.data import Batch, Stream, encode_row, make_batch, weigh_row
 
@@ -38,13 +38,6 @@ class StudentPlan(Schedule):
     none left."""
 
 
-def _load(path: Path) -> Transformer:
-    saved = read_weights(path)
-    model = Transformer(Shape(**saved["shape"]))
-    model.load_state_dict(saved["model"])
-    return model
-
-
 class StudentTrainer(BudgetedTrainer):
     """Owns student and teacher of one run; one process, because layers are unfrozen by what is measured."""
 
@@ -52,7 +45,7 @@ class StudentTrainer(BudgetedTrainer):
 
     def __init__(self, plan: StudentPlan, out: Path) -> None:
         self.plan = plan
-        self.teacher = _load(plan.teacher).eval().requires_grad_(requires_grad=False)
+        self.teacher = load_model(plan.teacher).eval().requires_grad_(requires_grad=False)
         super().__init__(plan, out)
         if self.team.size > 1:
             raise ValueError("a student is trained by one process")
@@ -68,7 +61,7 @@ class StudentTrainer(BudgetedTrainer):
 
     def make_model(self) -> Transformer:
         """The pretrained small model."""
-        model = _load(self.plan.start_from)
+        model = load_model(self.plan.start_from)
         if model.shape.vocabulary != self.teacher.shape.vocabulary:
             raise ValueError("student and teacher have different vocabularies")
         return model

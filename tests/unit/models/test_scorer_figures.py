@@ -141,4 +141,4 @@ def test_stages_have_names_of_their_own_and_read_what_earlier_ones_write(name: s
                 ), stage
         if out is not None:
             written.add(out)
-    assert f"run/{SCORER}.gguf" in written
+    assert f"run/{SCORER}.toml" in written

@@ -32,6 +32,7 @@ from adyton_models.training.scorer_rows import (  # noqa: E402
     add_solution,
     lay_out,
 )
+from adyton_models.training.slicing import slice_model  # noqa: E402
 
 TOKENIZER = Tokenizer()
 PROBLEMS = list(generate("train", 5, 40, (1, 3, 6), distractors=1))
@@ -193,3 +194,18 @@ def test_a_scorer_of_half_the_width_costs_less_than_a_third() -> None:
     assert layer_weights(generator) == 4 * (4 * 256 * 256 + 3 * 256 * 512)
     sizes = [SolutionSize(prompt_tokens=90, solution_tokens=95, lines=6)]
     assert 0.2 < flops_share(scorer, generator, sizes, vocabulary=1092) <= 0.3
+
+
+def test_a_slice_of_full_size_is_the_model() -> None:
+    """Cutting nothing away turns the states and changes no prediction; cutting half changes them, and still runs."""
+    model = Transformer(Shape(vocabulary=TOKENIZER.trained, width=128, layers=2, heads=4, feed_forward=64))
+    plant_heads(model, TOKENIZER)
+    rows = [torch.tensor([TOKENIZER.prompt(problem.text)]) for problem in PROBLEMS[:6]]
+    whole = slice_model(model, rows, width=128, feed_forward=64)
+    narrow = slice_model(model, rows, width=64, feed_forward=32)
+    with torch.no_grad():
+        assert torch.allclose(whole(rows[0]), model(rows[0]), atol=2e-3)
+        assert narrow(rows[0]).shape == model(rows[0]).shape
+    assert narrow.shape.heads == 2
+    with pytest.raises(ValueError, match="head width"):
+        slice_model(model, rows, width=100, feed_forward=32)

@@ -19,6 +19,7 @@ from adyton_models.training.pipeline import (  # noqa: E402
     ROLLOUT_SCORER,
     SCORER,
     STUDENT,
+    TAG_SCORER,
     stages,
 )
 
@@ -35,12 +36,12 @@ def test_the_small_budget_makes_every_file_and_they_pass_the_checks(tmp_path: Pa
     """Files load, have an identity, keep their golden vectors; accuracy is above chance; a second run does nothing."""
     out = tmp_path / "all"
     printed = adyton_models("train", "all", "--budget", "small", "--out", str(out))
-    for name in (GENERATOR, SCORER, ROLLOUT_SCORER, STUDENT):
+    for name in (GENERATOR, TAG_SCORER, ROLLOUT_SCORER, STUDENT):
         assert read_files(out / f"{name}.gguf")
         card = json.loads((out / f"{name}.card.json").read_text())
         assert card["size_bytes"] == (out / f"{name}.gguf").stat().st_size
         assert f"{name}.card.md" in printed
-    with ScorerRunner(out / f"{SCORER}.gguf", out / f"{SCORER}.toml") as runner:
+    with ScorerRunner(out / f"{GENERATOR}.gguf", out / f"{SCORER}.toml") as runner:
         runner.check_golden()
     measured = json.loads((out / "done" / "eval-generator.json").read_text())["printed"]
     # Answers lie between 0 and 199: guessing gives half a percent.
