@@ -2,6 +2,7 @@
 """A sealed model through the whole appliance: sealed, served, waited for, released, asked; and never in the clear."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ import openai
 import pytest
 
 import memory
+from adyton_models.catalog import Catalog, read_catalog, render_catalog
 from adyton_models.key_file import read_key_file, write_key_file
 from adyton_protocol.sealed_model import KEY_BYTES, ModelKey
 from appliance import Appliance, running
@@ -51,6 +53,13 @@ class Owner:
         return {**printed, "status": done.returncode, "stderr": done.stderr}
 
 
+def _copy_catalog(to: Path) -> None:
+    """The repository's catalog without the scorer, whose weights are the generator's in the clear."""
+    catalog = read_catalog(ROOT / "models" / "catalog.toml")
+    generator = dataclasses.replace(catalog.entry(None), scorer="")
+    to.write_text(render_catalog(Catalog(default=catalog.default, models=(generator,))))
+
+
 @contextlib.contextmanager
 def sealed_appliance(tmp_path: Path) -> Iterator[tuple[Owner, Appliance]]:
     """The shipped model, sealed under a fresh key; only the sealed file is on the machine that serves."""
@@ -58,7 +67,7 @@ def sealed_appliance(tmp_path: Path) -> Iterator[tuple[Owner, Appliance]]:
     at_home.mkdir()
     served.mkdir()
     catalog = at_home / "catalog.toml"
-    shutil.copy(ROOT / "models" / "catalog.toml", catalog)
+    _copy_catalog(catalog)
     entry = json.loads(
         subprocess.run([TOOL, "list", "--json"], capture_output=True, text=True, check=True).stdout
     )[0]
@@ -182,7 +191,7 @@ def test_a_host_that_tampers_with_the_sealed_file_gets_no_answer(tmp_path: Path,
             path.write_bytes(bytes(data))
         else:
             catalog = owner.directory / "clear.toml"
-            shutil.copy(ROOT / "models" / "catalog.toml", catalog)
+            _copy_catalog(catalog)
             version = "2" if attack == "rolled-back" else "3"
             if attack == "another-model":
                 # Of the same owner, under the same key: a sealing that claims to hold something else.
