@@ -146,6 +146,7 @@ def _add_generator(kinds: Any) -> None:
     add("--feed-forward", type=positive, default=512, metavar="K", help="default: %(default)s")
     add("--max-steps", type=positive, default=10, metavar="K", help="most operations (default: %(default)s)")
     add("--start-from", type=Path, metavar="CHECKPOINT", help="shape and weights, such as those of `slice`")
+    add("--batch-tokens", type=positive, default=2048, metavar="K", help="in each process (default: 2048)")
     parser.set_defaults(run=run_generator)
 
 
@@ -287,6 +288,7 @@ def run_generator(arguments: argparse.Namespace) -> int:
         heads=arguments.heads,
         feed_forward=arguments.feed_forward,
         max_steps=arguments.max_steps,
+        batch_tokens=arguments.batch_tokens,
         evaluate_every_s=min(120.0, arguments.minutes * 6),
         start_from=arguments.start_from,
     )

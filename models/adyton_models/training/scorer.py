@@ -227,7 +227,8 @@ class ScorerTrainer(BudgetedTrainer):
     def losses(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cross-entropy of the tags, of the flags, of single tokens' faults, and of the text, each in nats."""
         layers = self.model.shape.layers
-        read, compared = (self.plan.text_after or layers), min((self.plan.text_after or layers) + 1, layers)
+        read = min(self.plan.text_after or layers, layers)
+        compared = min(read + 1, layers)
         with torch.autocast(self.device.type, torch.bfloat16):
             states = dict(
                 zip(
@@ -261,7 +262,10 @@ class ScorerTrainer(BudgetedTrainer):
         faults = (_where(each, batch.faults == 1) + _where(each, batch.faults == 0)) / 2
         logits = logits.float()
         logits[:, [self.tokenizer.ids[STEP_GOOD], self.tokenizer.ids[STEP_BAD]]] = -1e4
-        text = functional.cross_entropy(logits, batch.following[wanted])
+        # Where every line is wrong there is no text to learn, and the mean of nothing would be no number.
+        text = functional.cross_entropy(
+            logits, batch.following[wanted], reduction="sum"
+        ) / wanted.sum().clamp(min=1)
         return tags, flags, faults, text
 
     def lesson(self, done: float) -> Lesson:
