@@ -55,7 +55,7 @@ class Budget:
 
 BUDGETS: Final[dict[str, Budget]] = {
     "small": Budget(
-        generator_minutes=2.0,
+        generator_minutes=4.0,
         tag_minutes=0.3,
         quarter_minutes=0.3,
         rollout_minutes=0.2,
@@ -72,7 +72,7 @@ BUDGETS: Final[dict[str, Budget]] = {
         samples=64,
         rollouts=8,
         validation=40,
-        test=60,
+        test=150,
         processes=1,
     ),
     "shipped": Budget(

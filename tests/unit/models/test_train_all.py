@@ -45,7 +45,7 @@ def test_the_small_budget_makes_every_file_and_they_pass_the_checks(tmp_path: Pa
         runner.check_golden()
     measured = json.loads((out / "done" / "eval-generator.json").read_text())["printed"]
     # Answers lie between 0 and 199: guessing gives half a percent.
-    assert measured["overall"]["accuracy"] > 0.03
+    assert measured["overall"]["accuracy"] > 0.02
     judged = json.loads((out / "done" / "judge-heldout.json").read_text())["printed"]
     assert judged["step_auc"]["value"] > 0.5
     marks = {path: path.stat().st_mtime_ns for path in (out / "done").iterdir()}
