@@ -2,13 +2,15 @@
 """Divide a GGUF into parts as gguf-split names and marks them, tensor by tensor, without reading it into memory."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from adyton_models.model_files import FileAccess
+from adyton_enclave.weights.sources import FileSource
 from adyton_protocol.gguf import DEFAULT_ALIGNMENT, MAGIC, GgufFile, TensorInfo, Value, padded, read_header
 from adyton_protocol.gguf_canonical import SPLIT_COUNT_KEY, SPLIT_NUMBER_KEY, SPLIT_TENSORS_KEY
 from adyton_protocol.gguf_types import ValueType
+from adyton_protocol.random_access import RandomAccess
 
 _COPY_BYTES: Final = 16 * 1024 * 1024
 
@@ -18,7 +20,7 @@ def split_model(path: Path, parts: int) -> list[Path]:
     paths = [path.with_name(f"{path.stem}-{n + 1:05}-of-{parts:05}.gguf") for n in range(parts)]
     if all(part.exists() for part in paths):
         return paths
-    with FileAccess(path) as source:
+    with closing(FileSource(str(path))) as source:
         file = read_header(source)
         for number, part in enumerate(paths):
             tensors = _share(file.tensors, number, parts)
@@ -53,7 +55,11 @@ def _string(text: str) -> bytes:
 
 
 def _write(
-    path: Path, source: FileAccess, file: GgufFile, tensors: Sequence[TensorInfo], metadata: dict[str, Value]
+    path: Path,
+    source: RandomAccess,
+    file: GgufFile,
+    tensors: Sequence[TensorInfo],
+    metadata: dict[str, Value],
 ) -> None:
     pieces = [MAGIC, (3).to_bytes(4, "little")]
     pieces += (len(tensors).to_bytes(8, "little"), len(metadata).to_bytes(8, "little"))

@@ -5,12 +5,13 @@ Only headers are read here; `model_files` reads and hashes everything.
 """
 
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from adyton_models.model_files import FileAccess, files_of
+from adyton_enclave.weights.sources import FileSource
+from adyton_models.model_files import files_of
 from adyton_protocol.errors import ModelFileError
 from adyton_protocol.gguf import TensorInfo
 from adyton_protocol.gguf_canonical import GgufModel, read_model
@@ -144,7 +145,7 @@ def read_facts(path: Path) -> ModelFacts:
         paths = files_of(path)
         _check_there(paths)
         with ExitStack() as stack:
-            sources = [stack.enter_context(FileAccess(each)) for each in paths]
+            sources = [stack.enter_context(closing(FileSource(str(each)))) for each in paths]
             model = read_model(sources)
             return ModelFacts(
                 paths=paths, size_bytes=sum(source.size_bytes for source in sources), model=model

@@ -1,72 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What GGUF files hold, computed with the code that the enclave uses when it loads them."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from adyton_enclave.weights.sources import FileSource
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ModelFileError
 from adyton_protocol.gguf import read_header
 from adyton_protocol.gguf_canonical import GgufModel, read_model, split_count
 from adyton_protocol.model_identity import ModelContent, ModelPin, model_content
+from adyton_protocol.random_access import RandomAccess
 from adyton_protocol.weights_tree import hash_weights
 
 _SPLIT_NAME: Final = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 Report = Callable[[float, str], None]
-
-
-class FileAccess:
-    """A file that is read by offset. Use as a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        """Open it.
-
-        Raises:
-            ModelFileError: It cannot be opened.
-        """
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._size_bytes = os.fstat(self._descriptor).st_size
-        except OSError as error:
-            raise ModelFileError(f"cannot be read: {error.strerror}", check="unreadable") from error
-        self._path = path
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the file when it was opened."""
-        return self._size_bytes
-
-    def read_into(self, offset: int, target: memoryview) -> None:
-        """Fill ``target`` with the bytes from ``offset`` on.
-
-        Raises:
-            ModelFileError: The file ends before, or cannot be read.
-        """
-        done = 0
-        while done < len(target):
-            try:
-                count = os.preadv(self._descriptor, [target[done:]], offset + done)
-            except OSError as error:
-                raise ModelFileError(
-                    f"{self._path} cannot be read: {error.strerror}", check="unreadable"
-                ) from error
-            if not count:
-                raise ModelFileError(f"{self._path} ends before its contents do", check="truncated")
-            done += count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +43,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
         ModelFileError: The file is no GGUF, is a part but not the first, or says that there are others and is not
             named like one of several.
     """
-    with FileAccess(path) as source:
+    with closing(FileSource(str(path))) as source:
         count = split_count(read_header(source))
     if count == 1:
         return (path,)
@@ -121,7 +73,7 @@ def read_files(path: Path, report: Report = lambda _share, _note: None) -> ReadM
     try:
         paths = files_of(path)
         with ExitStack() as stack:
-            sources = [stack.enter_context(FileAccess(each)) for each in paths]
+            sources = [stack.enter_context(closing(FileSource(str(each)))) for each in paths]
             model = read_model(sources)
             content = model_content(model, _weights(model, sources, report))
     except ModelFileError as error:
@@ -129,7 +81,7 @@ def read_files(path: Path, report: Report = lambda _share, _note: None) -> ReadM
     return ReadModel(paths=paths, model=model, content=content)
 
 
-def _weights(model: GgufModel, sources: Sequence[FileAccess], report: Report) -> Digest:
+def _weights(model: GgufModel, sources: Sequence[RandomAccess], report: Report) -> Digest:
     if not model.placements:
         raise ModelFileError("the file holds no tensors", check="count")
     total = sum(placement.size_bytes for placement in model.placements)

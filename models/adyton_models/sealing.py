@@ -4,12 +4,13 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adyton_models.model_files import FileAccess, Report
+from adyton_enclave.weights.sources import FileSource
+from adyton_models.model_files import Report
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.random_access import RandomAccess
@@ -69,7 +70,7 @@ def seal_model(
     if out.exists():
         raise ConfigError(f"{out} exists; name another file with --out")
     with ExitStack() as stack:
-        sources = [stack.enter_context(FileAccess(path)) for path in sealing.files]
+        sources = [stack.enter_context(closing(FileSource(str(path)))) for path in sealing.files]
         header = SealedHeader(
             chunk_bytes=sealing.chunk_bytes,
             model_version=sealing.model_version,

@@ -20,7 +20,7 @@ twice; with more threads than this, one would be opened twice, and nothing else 
 
 
 class FileSource:
-    """A file, opened once. A context manager."""
+    """A file, opened once. Whoever opens it closes it."""
 
     def __init__(self, path: str) -> None:
         """Open it.
