@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adyton_enclave.weights.sources import FileSource
+from adyton_enclave.weights.sources import FileSource, read_beginning
 from adyton_protocol.digests import Digest
-from adyton_protocol.errors import ModelFileError
+from adyton_protocol.errors import ModelFileError, SealedModelError
 from adyton_protocol.gguf import read_header
 from adyton_protocol.gguf_canonical import GgufModel, read_model, split_count
 from adyton_protocol.model_identity import ModelContent, ModelPin, model_content
 from adyton_protocol.random_access import RandomAccess
+from adyton_protocol.sealed_model import is_sealed
 from adyton_protocol.weights_tree import hash_weights
 
 _SPLIT_NAME: Final = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -42,8 +43,14 @@ def files_of(path: Path) -> tuple[Path, ...]:
     Raises:
         ModelFileError: The file is no GGUF, is a part but not the first, or says that there are others and is not
             named like one of several.
+        SealedModelError: It is sealed.
     """
     with closing(FileSource(str(path))) as source:
+        if is_sealed(read_beginning(source)):
+            raise SealedModelError(
+                "it is sealed, so that only an enclave can read it; name the clear file that it was made from, or "
+                "where a catalog lists it (`seal --register NAME`), ask for `adyton-models identity NAME`"
+            )
         count = split_count(read_header(source))
     if count == 1:
         return (path,)

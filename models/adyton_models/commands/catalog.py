@@ -45,6 +45,7 @@ def run_list(arguments: argparse.Namespace) -> int:
                 "size_bytes": path.stat().st_size if path.is_file() else 0,
                 "license": entry.license,
                 "state": _state(path, entry.sha256),
+                "sealed": bool(entry.key_id),
                 "file": entry.file,
                 "sha256": entry.sha256,
                 "content": entry.content,
@@ -62,8 +63,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         for row in listed:
             star = "*" if row["default"] else " "
             size = f"{int(str(row['size_bytes'])) / 1e6:.1f} MB"
-            print(
-                f"{star} {row['name']:20} {size:>10}  {row['license']:12} {row['state']:16} {row['description']}"
-            )
+            state = f"{row['state']}, sealed" if row["sealed"] else row["state"]
+            print(f"{star} {row['name']:20} {size:>10}  {row['license']:12} {state:16} {row['description']}")
             print(f"  {'':20} {row['identity']}")
     return 0 if all(row["state"] == "ok" for row in listed) else 1

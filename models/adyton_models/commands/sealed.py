@@ -126,7 +126,7 @@ def run_seal(arguments: argparse.Namespace) -> int:
     use = SealedUse(
         name=served_as,
         content=read.content.digest,
-        identity=identity_of(entry.content, entry.n_ctx, entry.sampling),
+        identity=identity_of(entry.content, entry.n_ctx, entry.sampling, scorer=entry.scorer_parts),
         model_version=arguments.model_version,
     )
     file = file.with_use(use)

@@ -13,6 +13,7 @@ from adyton_host.catalog import choose, with_scorer
 from adyton_host.enclave_config import EnclaveConfig
 from adyton_models.catalog import read_catalog
 from adyton_models.cli import main
+from adyton_models.key_file import read_key_file
 
 
 def test_a_scorer_is_added_listed_and_started_with_its_generator(
@@ -47,6 +48,38 @@ def test_a_scorer_is_added_listed_and_started_with_its_generator(
     adapter.write_text(adapter.read_text() + "# measured again\n")
     assert main([*judge, *common]) == 0
     assert json.loads(capsys.readouterr().out)["identity"] != added["identity"]
+
+
+def test_the_identity_of_a_scorer_is_one_sealed_or_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Adapter and head are in it, for the key as well; other ones beside the model are noticed."""
+    tiny = make_scorer(tmp_path, "skywork")
+    adapter = golden_adapter(tiny, tmp_path / "judge.toml")
+    options = ["--catalog", str(tmp_path / "catalog.toml")]
+    judge = ["add", str(tiny.path), "--name", "judge", "--adapter", str(adapter), "--head", str(tiny.head)]
+    assert main([*judge, "--license", "CC0-1.0", "--n-ctx", "256", "--no-trial", *options, "--json"]) == 0
+    added = json.loads(capsys.readouterr().out)
+    key, out = tmp_path / "k.key", tmp_path / "judge.sealed"
+    sealing = ["seal", "judge", "--key-out", str(key), "--out", str(out), "--register", "judge"]
+    assert main([*sealing, *options]) == 0
+    (use,) = read_key_file(key).models
+    capsys.readouterr()
+    assert main(["identity", "judge", *options, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["identity"] == use.identity == added["identity"]
+    assert found["scorer"]["adapter"]
+    assert found["scorer"]["head"]
+    assert tiny.head is not None
+    for beside in (adapter, tiny.head):
+        content = beside.read_bytes()
+        beside.write_bytes(content + b" ")
+        assert main(["identity", "judge", *options]) == 1
+        assert "differs from the catalog" in capsys.readouterr().out
+        beside.unlink()
+        assert main(["identity", "judge", *options]) == 1
+        assert "missing" in capsys.readouterr().out
+        beside.write_bytes(content)
 
 
 def test_a_scorer_that_is_not_checked_or_fails_is_not_added(

@@ -21,8 +21,9 @@ from adyton_models.catalog import read_catalog
 from adyton_models.cli import main
 from adyton_models.key_file import KeyFile, SealedUse, read_key_file, write_key_file
 from adyton_models.key_release import Destination, ForOneModel, release_key
+from adyton_models.model_files import read_files
 from adyton_protocol.digests import Digest
-from adyton_protocol.errors import AppraisalError, ConfigError, TransportError
+from adyton_protocol.errors import AppraisalError, ConfigError, ModelFileError, TransportError
 from adyton_protocol.model_identity import ModelPin
 from adyton_protocol.sealed_model import KEY_BYTES, ModelKey, parse_sealed_header
 
@@ -77,6 +78,70 @@ def test_what_is_sealed_loads_as_the_catalog_then_says(
     assert len(parse_sealed_header(out.read_bytes()).member_bytes) == (2 if name == "split" else 1)
     (use,) = read_key_file(key).models
     assert (use.name, use.identity, use.model_version) == (name, printed["identity"], 1)
+
+
+@pytest.mark.parametrize("name", ["tiny", "split"])
+def test_the_identity_of_a_sealed_model_is_known_without_its_key(
+    catalog: Path, tmp_path: Path, name: str, capsys: Any
+) -> None:
+    """The catalog says what is inside; `identity` and `list` name what the key was made for, and the same parts."""
+    options = ["--catalog", str(catalog), "--json"]
+    main(["identity", name, *options])
+    (clear,) = json.loads(capsys.readouterr().out)
+    key, out = tmp_path / "k.key", tmp_path / "m.sealed"
+    assert seal(catalog, name, "--key-out", str(key), "--out", str(out), "--register", "closed") == 0
+    (use,) = read_key_file(key).models
+    key.unlink()
+    capsys.readouterr()
+    assert main(["identity", "closed", *options]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["sealed"]
+    assert found["identity"] == use.identity == clear["identity"]
+    assert found["parts"].items() <= clear["parts"].items()
+    assert main(["identity", "closed", "--parts", "--catalog", str(catalog)]) == 0
+    assert use.identity in capsys.readouterr().out
+    main(["identity", "closed", "--n-ctx", "128", *options])
+    assert json.loads(capsys.readouterr().out)[0]["identity"] != use.identity
+    main(["list", *options])
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["closed"] | {"state": "ok", "sealed": True, "identity": use.identity} == rows["closed"]
+    assert not rows[name]["sealed"]
+
+
+def test_a_sealed_file_that_the_enclave_would_refuse_is_noticed(
+    catalog: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Another version, another model, a file cut short, no sealed file at all: exit status 1."""
+    key, out, old = tmp_path / "k.key", tmp_path / "m.sealed", tmp_path / "old.sealed"
+    assert seal(catalog, "tiny", "--key-out", str(key), "--out", str(old)) == 0
+    words = ("--key", str(key), "--out", str(out), "--model-version", "2", "--register", "closed")
+    assert seal(catalog, "tiny", *words) == 0
+    capsys.readouterr()
+    good = out.read_bytes()
+    for bad in (old.read_bytes(), good[:-1], good[:50], (tmp_path / "tiny.gguf").read_bytes()):
+        out.write_bytes(bad)
+        assert main(["identity", "closed", "--catalog", str(catalog)]) == 1
+        assert "differs from the catalog" in capsys.readouterr().out
+    assert main(["list", "--catalog", str(catalog)]) == 1
+    assert "SHA-256 differs, sealed" in capsys.readouterr().out
+    out.unlink()
+    assert main(["identity", "closed", "--catalog", str(catalog)]) == 1
+    assert "missing" in capsys.readouterr().out
+
+
+def test_a_sealed_file_by_itself_is_refused_with_what_to_do(
+    catalog: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Whatever wants to read what is inside says that it cannot, and not that the file is malformed."""
+    key, out = tmp_path / "k.key", tmp_path / "m.sealed"
+    assert seal(catalog, "tiny", "--key-out", str(key), "--out", str(out)) == 0
+    assert main(["identity", str(out), "--catalog", str(catalog)]) == 2
+    refusal = capsys.readouterr().err
+    assert "it is sealed" in refusal
+    assert "--register" in refusal
+    with pytest.raises(ModelFileError) as caught:
+        read_files(out)
+    assert caught.value.check == "sealed-model"
 
 
 def test_a_key_file_is_its_owners_alone(catalog: Path, tmp_path: Path) -> None:
