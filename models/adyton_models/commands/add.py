@@ -19,7 +19,7 @@ from adyton_models.catalog import (
     without_entry,
     write_catalog,
 )
-from adyton_models.commands.arguments import add_catalog, new_parser, positive
+from adyton_models.commands.arguments import add_catalog, new_parser, positive, up_command
 from adyton_models.model_files import read_files
 from adyton_models.progress import ProgressBar
 from adyton_protocol.errors import ConfigError
@@ -169,7 +169,8 @@ def run_add(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_document(entry, report, added=added)))
     else:
-        _print(entry, report, added=added, is_default=changed.default == entry.name)
+        is_default = changed.default == entry.name
+        _print(entry, report, added=added, is_default=is_default, catalog=arguments.catalog)
     return 0 if report.served else 1
 
 
@@ -315,7 +316,7 @@ def _identity(entry: Entry) -> str:
     return identity_of(entry.content, entry.n_ctx, entry.sampling, scorer=entry.scorer_parts)
 
 
-def _print(entry: Entry, report: _Report, *, added: bool, is_default: bool) -> None:
+def _print(entry: Entry, report: _Report, *, added: bool, is_default: bool, catalog: Path) -> None:
     width = max(len(finding.name) for finding in report.findings)
     for finding in report.findings:
         print(f"{_MARKS[finding.verdict]}  {finding.name:{width}}  {finding.detail}")
@@ -332,7 +333,7 @@ def _print(entry: Entry, report: _Report, *, added: bool, is_default: bool) -> N
         if entry.role == "scorer":
             print(f"let it judge: adyton-models add GENERATOR.gguf --name GENERATOR --scorer {entry.name}")
             return
-        print(f"serve it: adyton-host up --simulate{'' if is_default else f' --model {entry.name}'}")
+        print(f"serve it: {up_command(catalog, None if is_default else entry.name)}")
 
 
 def run_remove(arguments: argparse.Namespace) -> int:

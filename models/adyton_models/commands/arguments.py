@@ -2,6 +2,7 @@
 """What the subcommands' parsers share."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def add_catalog(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--catalog", type=Path, default=default_catalog(), metavar="FILE", help="default: the repository's"
     )
+
+
+def up_command(catalog: Path, name: str | None) -> str:
+    """The command line that serves a model of a catalog; the default of the catalog without a name."""
+    model = "" if name is None else f" --model {name}"
+    where = "" if catalog.resolve() == default_catalog() else f" --catalog {shlex.quote(str(catalog))}"
+    return f"adyton-host up --simulate{model}{where}"
 
 
 def add_problem_choice(parser: argparse.ArgumentParser, *, n: int) -> None:

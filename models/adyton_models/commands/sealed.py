@@ -12,6 +12,7 @@ from typing import Any, Final
 from adyton.simulation import Simulation, default_directory
 from adyton.terminal import announce_simulation
 from adyton_models.catalog import (
+    Catalog,
     Entry,
     identity_of,
     read_catalog,
@@ -19,7 +20,7 @@ from adyton_models.catalog import (
     with_entry,
     write_catalog,
 )
-from adyton_models.commands.arguments import add_catalog, new_parser, positive
+from adyton_models.commands.arguments import add_catalog, new_parser, positive, up_command
 from adyton_models.key_file import KeyFile, SealedUse, read_key_file, write_key_file
 from adyton_models.key_release import Destination, release_key
 from adyton_models.model_files import read_files
@@ -43,6 +44,9 @@ Raise --model-version with each release: an enclave refuses a sealed file that i
 so that nobody can quietly bring back an old one."""
 _SEAL_EXAMPLES: Final = """\
   adyton-models seal mine --key-out mine.key --out mine.sealed --register mine
+
+a new version, under the same key; --register has put the sealed file in the place of the clear one:
+  adyton-models add mine-2.gguf --name mine
   adyton-models seal mine --key mine.key --out mine-2.sealed --model-version 2 --register mine
 
 then, on the machine that serves, and on the one that has the key:
@@ -108,21 +112,29 @@ def run_seal(arguments: argparse.Namespace) -> int:
     catalog = read_catalog(arguments.catalog)
     entry = catalog.entry(arguments.model)
     if entry.key_id:
-        raise ConfigError(f"the model {entry.name!r} is sealed already")
-    if arguments.key_out is not None and arguments.key_out.exists():
-        raise ConfigError(f"{arguments.key_out} exists; a key is never overwritten (use it with --key)")
+        raise ConfigError(
+            f"the model {entry.name!r} is sealed already; list the clear file to seal it anew: "
+            f"adyton-models add FILE.gguf --name {entry.name}"
+        )
+    _check_places(arguments, catalog)
     file = (
         KeyFile(key=ModelKey(os.urandom(KEY_BYTES)))
         if arguments.key is None
         else read_key_file(arguments.key)
     )
+    served_as = arguments.register or entry.name
+    before = file.used_for(served_as)
+    if before is not None and before.model_version > arguments.model_version:
+        raise ConfigError(
+            f"the key sealed version {before.model_version} of {served_as!r} before: say --model-version "
+            f"{before.model_version + 1}, or more"
+        )
     bar = ProgressBar("seal")
     read = read_files(arguments.catalog.parent / entry.file, lambda share, note: bar.update(share / 2, note))
     if read.content.digest != entry.content:
         raise ConfigError(
             f"{entry.file} is not what the catalog says; look at: adyton-models identity {entry.name}"
         )
-    served_as = arguments.register or entry.name
     use = SealedUse(
         name=served_as,
         content=read.content.digest,
@@ -155,6 +167,25 @@ def run_seal(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_places(arguments: argparse.Namespace, catalog: Catalog) -> None:
+    """Refuse what could not be written at the end, before a key is made that would be left over.
+
+    Raises:
+        ConfigError: A file is there already, its directory is not, or the name is none for a catalog.
+    """
+    if arguments.key_out is not None and arguments.key_out.exists():
+        raise ConfigError(f"{arguments.key_out} exists; a key is never overwritten (use it with --key)")
+    if arguments.out.exists():
+        raise ConfigError(f"{arguments.out} exists; name another file with --out")
+    for path in (arguments.out, arguments.key_out or arguments.out):
+        if not path.parent.is_dir():
+            raise ConfigError(f"cannot write {path}: there is no directory {path.parent}")
+    if arguments.register:
+        with_entry(
+            catalog, replace(catalog.entry(arguments.model), name=arguments.register), make_default=False
+        )
+
+
 def _print_sealed(arguments: argparse.Namespace, entry: Entry, use: SealedUse, key_id: str) -> None:
     key_file = arguments.key_out or arguments.key
     if arguments.json:
@@ -176,7 +207,7 @@ def _print_sealed(arguments: argparse.Namespace, entry: Entry, use: SealedUse, k
     )
     print(f"{key_file}: the key. Keep a copy, and keep it away from the machine that serves.")
     if arguments.register:
-        print(f"next: adyton-host up --simulate --model {use.name}")
+        print(f"next: {up_command(arguments.catalog, use.name)}")
         print(f"then: adyton-models release-key {use.name} --key {key_file} --simulated")
 
 

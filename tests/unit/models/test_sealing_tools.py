@@ -3,6 +3,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from adyton_enclave.weights.stream import CookieStream
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_host.catalog import choose
 from adyton_host.enclave_config import EnclaveConfig
-from adyton_models.catalog import read_catalog
+from adyton_models.catalog import default_catalog, identity_of, read_catalog, with_entry, write_catalog
 from adyton_models.cli import main
+from adyton_models.commands.arguments import up_command
 from adyton_models.key_file import KeyFile, SealedUse, read_key_file, write_key_file
 from adyton_models.key_release import Destination, ForOneModel, release_key
 from adyton_models.model_files import read_files
@@ -201,6 +203,58 @@ def test_a_sealed_model_is_not_sealed_again(catalog: Path, tmp_path: Path) -> No
     assert seal(catalog, "tiny", "--key-out", str(key), "--out", str(out), "--register", "tiny") == 0
     assert read_catalog(catalog).entry("tiny").key_id
     assert seal(catalog, "tiny", "--key", str(key), "--out", str(tmp_path / "n.sealed")) == 2
+
+
+def test_a_sealed_scorer_keeps_its_identity(catalog: Path, tmp_path: Path) -> None:
+    """The key is for the identity that `list` shows and the keyset will name, adapter included."""
+    old = read_catalog(catalog).entry("tiny")
+    scorer = replace(old, role="scorer", adapter="a.toml", adapter_digest=f"sha256:{'a5' * 32}")
+    write_catalog(with_entry(read_catalog(catalog), scorer, make_default=False), catalog)
+    key = tmp_path / "k.key"
+    assert seal(catalog, "tiny", "--key-out", str(key), "--out", str(tmp_path / "m.sealed")) == 0
+    (use,) = read_key_file(key).models
+    assert use.identity == identity_of(
+        scorer.content, scorer.n_ctx, scorer.sampling, scorer=scorer.scorer_parts
+    )
+    assert use.identity != identity_of(scorer.content, scorer.n_ctx, scorer.sampling)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "tiny.gguf"), "exists; name another file"),
+        (("--out", "nowhere/m.sealed"), "there is no directory"),
+        (("--out", "m.sealed", "--register", "Not A Name"), "lower-case letters"),
+    ],
+)
+def test_what_cannot_be_finished_leaves_no_key_behind(
+    catalog: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, words: tuple[str, ...], said: str
+) -> None:
+    """A key without its sealed file would be in the way of the next try."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert seal(catalog, "tiny", "--key-out", "k.key", *words) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_version_does_not_go_back_by_oversight(catalog: Path, tmp_path: Path, capsys: Any) -> None:
+    """Forgotten, --model-version would be 1 again, and the catalog would admit what it had shut out."""
+    key = tmp_path / "k.key"
+    first = ("--key-out", str(key), "--out", str(tmp_path / "1.sealed"), "--model-version", "3")
+    assert seal(catalog, "tiny", *first) == 0
+    assert seal(catalog, "tiny", "--key", str(key), "--out", str(tmp_path / "2.sealed")) == 2
+    assert "--model-version 4" in capsys.readouterr().err
+
+
+def test_the_next_commands_name_the_catalog_that_was_changed(
+    catalog: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """They can be pasted, wherever the catalog lies."""
+    words = ("--key-out", str(tmp_path / "k.key"), "--out", str(tmp_path / "m.sealed"), "--register", "tiny")
+    assert seal(catalog, "tiny", *words) == 0
+    assert f"adyton-host up --simulate --model tiny --catalog {catalog}\n" in capsys.readouterr().out
+    assert up_command(default_catalog(), None) == "adyton-host up --simulate"
 
 
 @pytest.mark.parametrize(
