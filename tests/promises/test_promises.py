@@ -248,11 +248,8 @@ def test_promise_4_sampling_defaults_are_part_of_the_model_identity(
     """Changing a sampling default changes the attested model identity, so that a pinned client refuses."""
     text = (ROOT / "models" / "catalog.toml").read_text()
     changed = tmp_path / "catalog.toml"
-    changed.write_text(
-        text.replace("temperature = 0.8", "temperature = 0.9").replace(
-            'file = "', f'file = "{(ROOT / "models").as_posix()}/'
-        )
-    )
+    text = text.replace("temperature = 0.8", "temperature = 0.9")
+    changed.write_text(re.sub('(file|adapter) = "', rf"\g<0>{(ROOT / 'models').as_posix()}/", text))
     assert "0.9" in changed.read_text()
     with appliance.client() as pinned:
         before = {model.identity for model in pinned.attest().verdict.keyset.extension.models}

@@ -146,7 +146,12 @@ def test_the_documented_file_parses() -> None:
     """The example in the README is one that works."""
     readme = (ROOT / "enclave" / "README.md").read_text()
     (example,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
-    parse_configuration(example.replace('"sha256:…"', f'"sha256:{"0" * 64}"').replace('"…"', '"m"').encode())
+    for shown, written in (
+        ('"sha256:…"', f'"sha256:{"0" * 64}"'),
+        ('key_id = "…"', f'key_id = "{"0" * 64}"'),
+    ):
+        example = example.replace(shown, written)
+    parse_configuration(example.replace('"…"', '"m"').encode())
     assert "version = 1" in CONFIG
 
 
