@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of a process scorer: behind every line it says, by one of two tags, whether all is right so far.
 
-Three losses share one pass. The tag's cross-entropy at `<step>` is what counts. A flag at every token, read from the
-same two tag logits, says where a line goes wrong, which is many times as dense. The next token of right paths makes
-the scorer learn the look-ups and the arithmetic by which it judges; the tags take no part in that distribution.
+Four losses share one pass. The tag's cross-entropy at `<step>` is what counts. A flag at every token, read from the
+same two tag logits, says where a line goes wrong, which is many times as dense. Each token's own fault, asked one layer
+behind the text, leaves the layers after it only to collect. The next token of right paths makes the scorer learn the
+look-ups and the arithmetic by which it judges; the tags take no part in that distribution.
 """
 
 from collections.abc import Sequence
@@ -301,7 +302,7 @@ class ScorerTrainer(BudgetedTrainer):
 
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
-        """Of validation lines: share judged rightly, of right and of wrong ones; and the three losses."""
+        """Of validation lines: share judged rightly, of right and of wrong ones; and the losses."""
         good: list[Tensor] = []
         bad: list[Tensor] = []
         losses = torch.zeros(4)

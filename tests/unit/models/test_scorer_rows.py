@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a scorer learns from: wrong lines that are wrong, trees that compute what their paths compute."""
 
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random  # noqa: TID251 - what the task is drawn with
@@ -14,7 +15,6 @@ from adyton_models.tasks import Split, generate, label_steps  # noqa: E402
 from adyton_models.tokenizer import STEP, Tokenizer  # noqa: E402
 from adyton_models.training.architecture import Shape, Transformer  # noqa: E402
 from adyton_models.training.corruptions import corrupt, right_lines  # noqa: E402
-from adyton_models.training.judging import torch_judge  # noqa: E402
 from adyton_models.training.planted import plant_heads  # noqa: E402
 from adyton_models.training.sampled import SampledProblem, SampleFiles, lines_of, read_samples  # noqa: E402
 from adyton_models.training.sampling import (  # noqa: E402
@@ -24,12 +24,14 @@ from adyton_models.training.sampling import (  # noqa: E402
     mixed_problems,
     sample_file,
 )
+from adyton_models.training.scorer import tag_logits  # noqa: E402
 from adyton_models.training.scorer_rows import (  # noqa: E402
     UNKNOWN,
     FaultFinder,
     Node,
     add_corruptions,
     add_solution,
+    batch_rows,
     lay_out,
 )
 from adyton_models.training.slicing import slice_model  # noqa: E402
@@ -119,6 +121,41 @@ def test_flags_turn_at_the_first_wrong_token() -> None:
             right = [TOKENIZER.encode_known(f" {other}\n") for other in right_lines(facts, stated)]
             assert any(other[:at] == ids[:at] for other in right)
             assert not any(other[: at + 1] == ids[: at + 1] for other in right)
+
+
+def torch_judge(model: Transformer) -> Callable[[str, Sequence[Sequence[str]]], list[list[float]]]:
+    """Judges a problem's solutions in one pass, laid out as one tree."""
+
+    @torch.no_grad()
+    def judge(problem: str, solutions: Sequence[Sequence[str]]) -> list[list[float]]:
+        root = Node(line="", good=1.0)
+        paths: list[list[Node]] = []
+        for lines in solutions:
+            node, path = root, []
+            for line in lines:
+                node = node.child(line, 1.0)
+                path.append(node)
+            paths.append(path)
+        row = lay_out(TOKENIZER, problem, root, None)
+        batch = batch_rows([row], TOKENIZER)
+        hidden = model.hidden(batch.token_ids, positions=batch.positions, mask=batch.mask)
+        verdicts = tag_logits(hidden, model.embedding.weight, TOKENIZER).sigmoid()[0]
+        asked = (batch.tags[0] != UNKNOWN).nonzero()[:, 0]
+        scores = dict(zip(_order(root), verdicts[asked].tolist(), strict=True))
+        return [[scores[id(node)] for node in path] for path in paths]
+
+    return judge
+
+
+def _order(root: Node) -> list[int]:
+    """Identities of the nodes in the order in which `lay_out` writes their tags."""
+    waiting, order = [root], []
+    while waiting:
+        node = waiting.pop()
+        for child in node.children:
+            order.append(id(child))
+            waiting.append(child)
+    return order
 
 
 def test_a_tree_computes_what_its_paths_compute() -> None:
