@@ -3,7 +3,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from adyton_protocol.sealed_model import (
 )
 
 _PUBLIC: Final = 0o644
-Entropy = Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,6 @@ def seal_model(
     key: ModelKey,
     out: Path,
     *,
-    entropy: Entropy = os.urandom,
     report: Report = lambda _share, _note: None,
 ) -> SealedHeader:
     """Write a sealed file, which is there whole or not at all.
@@ -57,7 +55,6 @@ def seal_model(
         sealing: What to seal.
         key: Under which.
         out: Where; not overwritten.
-        entropy: Source of the file id.
         report: Called with the share that is done, from 0 to 1, and a note.
 
     Returns:
@@ -77,7 +74,7 @@ def seal_model(
             key_id=key.key_id,
             content=sealing.content,
             # SECURITY: drawn anew each time, or two files would share keys and nonces.
-            file_id=entropy(FILE_ID_BYTES),
+            file_id=os.urandom(FILE_ID_BYTES),
             member_bytes=tuple(source.size_bytes for source in sources),
         )
         sealer = ModelSealer(key, header)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast two models are beside one another: measured in turn, so that a busy machine is busy for both.
 
-The engine's own code runs, one stream, one thread unless told otherwise.
+The engine's own code runs, with one stream on one thread.
 """
 
 import statistics
@@ -41,7 +41,6 @@ def compare_speed(
     reference: Path,
     candidate: Path,
     *,
-    threads: int = 1,
     prompt_tokens: int = PROMPT_TOKENS,
     rounds: int = ROUNDS,
     report: Callable[[float], None] = lambda _share: None,
@@ -56,7 +55,7 @@ def compare_speed(
     """
     probers = Prober(), Prober()
     request = {
-        "engine": {"threads": threads},
+        "engine": {"threads": 1},
         "streams": 1,
         "max_sequences": 1,
         "prompt_tokens": prompt_tokens,

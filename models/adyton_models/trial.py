@@ -29,7 +29,7 @@ _MADE_UP_TOKENS: Final = 520
 """Enough to fill a micro-batch, so that its memory is touched."""
 
 
-def run_trial(request: Mapping[str, object], *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+def run_trial(request: Mapping[str, object]) -> dict[str, Any]:
     """Run a trial in a child process.
 
     Returns:
@@ -40,10 +40,10 @@ def run_trial(request: Mapping[str, object], *, timeout_s: float = TIMEOUT_S) ->
     command = [sys.executable, "-m", "adyton_models.trial"]
     try:
         done = subprocess.run(  # noqa: S603 - our own module
-            command, input=json.dumps(request), capture_output=True, text=True, timeout=timeout_s, check=False
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"loading and decoding took more than {timeout_s:.0f} s"}
+        return {"error": f"loading and decoding took more than {TIMEOUT_S} s"}
     if done.returncode < 0:
         return {"error": f"llama.cpp ended the process with signal {-done.returncode} while trying the model"}
     try:

@@ -74,7 +74,6 @@ class ScorerPlan(Schedule):
     text_weight: float = 0.5
     text_weight_end: float = 0.1
     flag_weight: float = 0.5
-    prompt_weight: float = 0.0
     max_steps: int = 10
     curriculum_from: float = 0.0
     """Progress at which the curriculum begins: a model that already reads needs no easy problems."""
