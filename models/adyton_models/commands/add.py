@@ -23,7 +23,6 @@ from adyton_models.commands.arguments import add_catalog, new_parser, positive, 
 from adyton_models.model_files import read_files
 from adyton_models.progress import ProgressBar
 from adyton_protocol.errors import ConfigError
-from adyton_protocol.sealed_model import MAGIC
 
 if TYPE_CHECKING:
     from adyton_models.gguf_facts import ModelFacts
@@ -135,7 +134,6 @@ def run_add(arguments: argparse.Namespace) -> int:
         from adyton_models.suitability import examine, license_of, spdx  # noqa: PLC0415 - loads llama.cpp
     except ImportError as error:
         raise ConfigError(f"add needs the extra 'enclave' (llama-cpp-python): {error}") from error
-    _refuse_sealed(arguments.file)
     facts = read_facts(arguments.file)
     wishes = _wishes(arguments, facts)
     findings = examine(facts, wishes)
@@ -218,19 +216,6 @@ def _judge_scorer(arguments: argparse.Namespace, n_ctx: int) -> "Finding":
 
 def _catalog(path: Path) -> Catalog:
     return read_catalog(path) if path.exists() else Catalog(default=None, models=())
-
-
-def _refuse_sealed(path: Path) -> None:
-    try:
-        with path.open("rb") as stream:
-            sealed = stream.read(len(MAGIC)) == MAGIC
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    if sealed:
-        raise ConfigError(
-            f"{path.name} is sealed, so nothing can be checked: add the file that it was made from, and list the "
-            "sealed one with: adyton-models seal NAME --register NAME"
-        )
 
 
 def _relative(file: Path, catalog: Path) -> str:
