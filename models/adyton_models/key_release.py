@@ -31,7 +31,8 @@ _TIMEOUT: Final = httpx.Timeout(3600.0, connect=5.0)
 """The answer comes when the models are loaded. Seconds."""
 _OK: Final = 200
 _WAITING: Final = 202
-_CHECK: Final = "released-model"
+RELEASED_MODEL_CHECK: Final = "released-model"
+"""The check that the keyset names the model with the identity that the key is for."""
 
 
 class KeyRefused(ConfigError):
@@ -116,7 +117,7 @@ class ForOneModel:
         # SECURITY: the key opens exactly one model; an enclave that would serve another has no need of it.
         if found != self._identity:
             raise AppraisalError(
-                _CHECK,
+                RELEASED_MODEL_CHECK,
                 expected=f"the model {self._model!r} with identity {self._identity}",
                 actual="no model of this name" if found is None else f"identity {found}",
             )

@@ -130,6 +130,8 @@ def test_a_sealed_model_serves_after_its_key_was_released_and_is_never_in_the_cl
             # The key is for one identity, and goes to no enclave that attests another.
             other = owner.release(appliance, "--identity", "sha256:" + "0" * 64, url=tap.url)
             assert (other["status"], other["error"]) == (1, "appraisal")
+            # People see the banner and no warning of Python's; the next step is said to them, too.
+            assert "SimulatedAttestationWarning" not in str(other["stderr"])
             assert b"POST" not in tap.upstream
             answer = owner.release(appliance, url=tap.url)
             assert (answer["status"], answer["state"]) == (0, "serving"), answer

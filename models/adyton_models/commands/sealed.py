@@ -5,12 +5,14 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from adyton.simulation import Simulation, default_directory
 from adyton.terminal import announce_simulation
+from adyton_attestation.simulation import SimulatedAttestationWarning
 from adyton_models.catalog import (
     Catalog,
     Entry,
@@ -22,12 +24,18 @@ from adyton_models.catalog import (
 )
 from adyton_models.commands.arguments import add_catalog, new_parser, positive, up_command
 from adyton_models.key_file import KeyFile, SealedUse, read_key_file, write_key_file
-from adyton_models.key_release import Destination, release_key
+from adyton_models.key_release import RELEASED_MODEL_CHECK, Destination, release_key
 from adyton_models.model_files import read_files
 from adyton_models.progress import ProgressBar
 from adyton_models.sealing import Sealing, seal_model
 from adyton_protocol.digests import Digest, as_digest
-from adyton_protocol.errors import AdytonError, ConfigError, LocalProtocolError
+from adyton_protocol.errors import (
+    AdytonError,
+    AppraisalError,
+    AttestationError,
+    ConfigError,
+    LocalProtocolError,
+)
 from adyton_protocol.sealed_model import KEY_BYTES, ModelKey
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8470"
@@ -124,7 +132,7 @@ def run_seal(arguments: argparse.Namespace) -> int:
     )
     served_as = arguments.register or entry.name
     before = file.used_for(served_as)
-    if before is not None and before.model_version > arguments.model_version:
+    if arguments.register and before is not None and before.model_version > arguments.model_version:
         raise ConfigError(
             f"the key sealed version {before.model_version} of {served_as!r} before: say --model-version "
             f"{before.model_version + 1}, or more"
@@ -207,7 +215,11 @@ def _print_sealed(arguments: argparse.Namespace, entry: Entry, use: SealedUse, k
     )
     print(f"{key_file}: the key. Keep a copy, and keep it away from the machine that serves.")
     if arguments.register:
-        print(f"next: {up_command(arguments.catalog, use.name)}")
+        served = use.name
+        if entry.role == "scorer":
+            served = "GENERATOR"
+            print(f"let it judge: adyton-models add GENERATOR.gguf --name GENERATOR --scorer {use.name}")
+        print(f"next: {up_command(arguments.catalog, served)}")
         print(f"then: adyton-models release-key {use.name} --key {key_file} --simulated")
 
 
@@ -228,7 +240,10 @@ def run_release(arguments: argparse.Namespace) -> int:
     if simulation is not None:
         announce_simulation(sys.stderr)
     try:
-        done = release_key(file.key, destination)
+        with warnings.catch_warnings():
+            # Announced above, in a form that cannot be missed.
+            warnings.simplefilter("ignore", SimulatedAttestationWarning)
+            done = release_key(file.key, destination)
     except ConfigError as error:
         if error.code == ConfigError.code:
             raise
@@ -253,6 +268,15 @@ def _print_refusal(arguments: argparse.Namespace, error: AdytonError) -> int:
         print(json.dumps({**facts, "reason": getattr(error, "reason", None)}))
     else:
         print(f"adyton-models: {error.code}: {error}", file=sys.stderr)
+        if isinstance(error, AttestationError):
+            print("the key was not sent", file=sys.stderr)
+        if isinstance(error, AppraisalError) and error.check == RELEASED_MODEL_CHECK:
+            print(
+                "if the model is served otherwise on purpose (context, sampling, another name), say so with "
+                f"--identity, as this prints it where the clear model is listed: adyton-models identity "
+                f"{arguments.model}",
+                file=sys.stderr,
+            )
     return _REFUSED
 
 

@@ -243,8 +243,10 @@ def test_a_version_does_not_go_back_by_oversight(catalog: Path, tmp_path: Path, 
     key = tmp_path / "k.key"
     first = ("--key-out", str(key), "--out", str(tmp_path / "1.sealed"), "--model-version", "3")
     assert seal(catalog, "tiny", *first) == 0
-    assert seal(catalog, "tiny", "--key", str(key), "--out", str(tmp_path / "2.sealed")) == 2
+    again = ("--key", str(key), "--out", str(tmp_path / "2.sealed"))
+    assert seal(catalog, "tiny", *again, "--register", "tiny") == 2
     assert "--model-version 4" in capsys.readouterr().err
+    assert seal(catalog, "tiny", *again) == 0
 
 
 def test_the_next_commands_name_the_catalog_that_was_changed(
