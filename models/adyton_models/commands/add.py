@@ -327,10 +327,13 @@ def run_remove(arguments: argparse.Namespace) -> int:
     entry = catalog.entry(arguments.name)
     changed = without_entry(catalog, arguments.name)
     write_catalog(changed, arguments.catalog)
+    judged = [other.name for other in changed.models if other.scorer == entry.name]
     if arguments.json:
-        print(json.dumps({"removed": asdict(entry), "default": changed.default}))
+        print(json.dumps({"removed": asdict(entry), "default": changed.default, "judged": judged}))
         return 0
     print(f"removed {entry.name}; its file stays: {entry.file}")
+    for name in judged:
+        print(f"{name} names it as its scorer and cannot be served so: add {name} again, or {entry.name}")
     if catalog.default == entry.name:
         print("no model is the default now: name one with --model, or with add --default")
     return 0

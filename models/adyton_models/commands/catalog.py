@@ -60,10 +60,15 @@ def run_list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(listed))
     else:
+        width = max((len(str(row["name"])) for row in listed), default=0)
         for row in listed:
             star = "*" if row["default"] else " "
             size = f"{int(str(row['size_bytes'])) / 1e6:.1f} MB"
             state = f"{row['state']}, sealed" if row["sealed"] else row["state"]
-            print(f"{star} {row['name']:20} {size:>10}  {row['license']:12} {state:16} {row['description']}")
-            print(f"  {'':20} {row['identity']}")
+            role = "" if row["role"] == "generator" else f"  {row['role']}"
+            judge = f"  judged by {row['scorer']}" if row["scorer"] else ""
+            print(
+                f"{star} {row['name']:{width}} {size:>10}  {row['license']:12} {state:16} {row['description']}"
+            )
+            print(f"  {'':{width}} {row['identity']}{role}{judge}")
     return 0 if all(row["state"] == "ok" for row in listed) else 1

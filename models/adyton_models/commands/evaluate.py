@@ -21,6 +21,8 @@ from adyton_protocol.errors import ConfigError
 if TYPE_CHECKING:
     from adyton_models.evaluation import Evaluation
 
+_PICTURES: Final = (".png", ".svg", ".pdf")
+
 _EVAL: Final = """\
 Measure a GGUF on problems with answers, with the engine, the chat template and the sampler that serve it, in
 this process: pass@1 with 95 % intervals (Wilson for one sample of each problem, a bootstrap over problems for
@@ -87,6 +89,8 @@ def chosen_model(arguments: argparse.Namespace) -> tuple[Path, Sampling, int]:
     if arguments.model is not None and Path(arguments.model).is_file():
         path = Path(arguments.model)
         return path, Sampling(), arguments.n_ctx or read_facts(path).default_n_ctx
+    if arguments.model is not None and arguments.model.endswith(".gguf"):
+        raise ConfigError(f"there is no file {arguments.model}")
     entry = read_catalog(arguments.catalog).entry(arguments.model)
     path = arguments.catalog.parent / entry.file
     if entry.key_id:
@@ -111,6 +115,19 @@ def _any_number(arguments: argparse.Namespace) -> bool:
     return arguments.problems is not None or arguments.set not in (None, *SETS)
 
 
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse what could not be written, before anything is measured.
+
+    Raises:
+        ConfigError: A picture of another kind, or a directory that is not there.
+    """
+    if arguments.plot is not None and arguments.plot.suffix.lower() not in _PICTURES:
+        raise ConfigError(f"--plot {arguments.plot}: the name has to end in {', '.join(_PICTURES)}")
+    for option, path in (("--plot", arguments.plot), ("--save", arguments.save)):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"{option} {path}: there is no directory {path.parent}")
+
+
 def run_eval(arguments: argparse.Namespace) -> int:
     """Measure, and print what was measured."""
     try:
@@ -118,6 +135,7 @@ def run_eval(arguments: argparse.Namespace) -> int:
         from adyton_models.serving import ServedModel  # noqa: PLC0415 - loads llama.cpp
     except ImportError as error:
         raise ConfigError(f"eval needs the extra 'enclave' (llama-cpp-python): {error}") from error
+    _check_outputs(arguments)
     path, sampling, n_ctx = chosen_model(arguments)
     if arguments.temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=arguments.temperature)

@@ -114,6 +114,24 @@ def test_add_then_list_notices_a_changed_file(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)[0]["state"] == "SHA-256 differs"
 
 
+def test_a_scorer_is_listed_with_whom_it_judges_and_missed_by_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A generator without the scorer that it names is not served, so whoever removes it has to know."""
+    path = tmp_path / "catalog.toml"
+    models = (
+        entry("a", "a.gguf", scorer="judge"),
+        entry("judge", "b.gguf", role="scorer", adapter="j.toml", adapter_digest=DIGEST),
+    )
+    write_catalog(Catalog(default="a", models=models), path)
+    assert main(["list", "--catalog", str(path)]) == 1
+    listed = capsys.readouterr().out
+    assert "  judged by judge\n" in listed
+    assert "  scorer\n" in listed
+    assert main(["remove", "judge", "--catalog", str(path)]) == 0
+    assert "a names it as its scorer and cannot be served so" in capsys.readouterr().out
+
+
 def test_add_refuses_what_is_no_gguf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong file is refused with a sentence and status 2, and no catalog is written."""
     model, catalog = tmp_path / "m.bin", tmp_path / "catalog.toml"

@@ -171,7 +171,9 @@ def test_the_command_measures_a_file_of_problems(
 def test_the_command_refuses_what_it_cannot_measure(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A faulty problem file, an unknown set, another context than the model has, a changed file: status 2 and why."""
+    """A faulty problem file, an unknown set, another context than the model has, a changed file, outputs that cannot
+    be written: status 2 and why, before anything is measured.
+    """
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{")
     catalog = tmp_path / "catalog.toml"
@@ -188,6 +190,10 @@ def test_the_command_refuses_what_it_cannot_measure(
         (["--model", str(tiny), "--n-ctx", "100000", "--n", "1"], "n_ctx"),
         (["--model", str(bad), "--n", "1"], "not a GGUF"),
         (["--catalog", str(catalog), "--n", "1"], "SHA-256 differs"),
+        (["--model", "ghost.gguf", "--n", "1"], "there is no file ghost.gguf"),
+        (["--model", str(tiny), "--n", "1", "--plot", str(tmp_path / "p.xyz")], "has to end in .png"),
+        (["--model", str(tiny), "--n", "1", "--plot", str(tmp_path / "no" / "p.png")], "no directory"),
+        (["--model", str(tiny), "--n", "1", "--save", str(tmp_path / "no" / "s.jsonl")], "no directory"),
     ):
         assert main(["eval", *arguments]) == 2
         assert fault in capsys.readouterr().err
