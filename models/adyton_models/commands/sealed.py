@@ -171,7 +171,13 @@ def run_seal(arguments: argparse.Namespace) -> int:
             min_version=header.model_version,
         )
         write_catalog(with_entry(catalog, sealed, make_default=False), arguments.catalog)
-    _print_sealed(arguments, entry, use, header.key_id.hex())
+    replaced = {arguments.register, None if arguments.register else entry.name}
+    in_the_clear = [
+        other.name
+        for other in catalog.models
+        if other.weights == entry.weights and not other.key_id and other.name not in replaced
+    ]
+    _print_sealed(arguments, entry, use, header.key_id.hex(), in_the_clear)
     return 0
 
 
@@ -194,7 +200,9 @@ def _check_places(arguments: argparse.Namespace, catalog: Catalog) -> None:
         )
 
 
-def _print_sealed(arguments: argparse.Namespace, entry: Entry, use: SealedUse, key_id: str) -> None:
+def _print_sealed(
+    arguments: argparse.Namespace, entry: Entry, use: SealedUse, key_id: str, in_the_clear: list[str]
+) -> None:
     key_file = arguments.key_out or arguments.key
     if arguments.json:
         facts = {
@@ -207,6 +215,7 @@ def _print_sealed(arguments: argparse.Namespace, entry: Entry, use: SealedUse, k
             "model_version": use.model_version,
             "content": use.content,
             "identity": use.identity,
+            "in_the_clear": in_the_clear,
         }
         print(json.dumps(facts))
         return
@@ -214,6 +223,8 @@ def _print_sealed(arguments: argparse.Namespace, entry: Entry, use: SealedUse, k
         f"{arguments.out}: {entry.name}, version {use.model_version}, sealed under the key {key_id[:16]}..."
     )
     print(f"{key_file}: the key. Keep a copy, and keep it away from the machine that serves.")
+    for name in in_the_clear if arguments.register else ():
+        print(f"note: {name} lists the same weights in the clear; seal it as well, or remove it")
     if arguments.register:
         served = use.name
         if entry.role == "scorer":

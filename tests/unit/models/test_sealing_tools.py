@@ -219,6 +219,17 @@ def test_a_sealed_scorer_keeps_its_identity(catalog: Path, tmp_path: Path) -> No
     assert use.identity != identity_of(scorer.content, scorer.n_ctx, scorer.sampling)
 
 
+def test_the_same_weights_in_the_clear_are_named(catalog: Path, tmp_path: Path, capsys: Any) -> None:
+    """A scorer that is the generator's own file would give away what was sealed."""
+    key = tmp_path / "k.key"
+    words = ("--key-out", str(key), "--out", str(tmp_path / "m.sealed"), "--register", "tiny")
+    assert seal(catalog, "tiny", *words) == 0
+    assert "note: split lists the same weights in the clear" in capsys.readouterr().out
+    again = ("--key", str(key), "--out", str(tmp_path / "n.sealed"), "--register", "split", "--json")
+    assert seal(catalog, "split", *again) == 0
+    assert json.loads(capsys.readouterr().out)["in_the_clear"] == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
