@@ -213,10 +213,12 @@ def _check_files(model: CatalogModel) -> None:
     beside = [attachment.path for attachment in (model.adapter, model.head) if attachment is not None]
     missing = next((path for path in (*model.files, *beside) if not path.is_file()), None)
     if missing is not None:
-        raise ConfigError(
-            f"the file of model {model.name!r} is missing: {missing}; `make models` builds the shipped "
-            "models, `adyton-models add` registers your own GGUF"
+        next_step = (
+            "copy the sealed file there, or correct `file` in the catalog"
+            if model.key_id
+            else "`make models` builds the shipped models, `adyton-models add` registers your own GGUF"
         )
+        raise ConfigError(f"the file of model {model.name!r} is missing: {missing}; {next_step}")
 
 
 def _model(entry: object, catalog: Path) -> CatalogModel:

@@ -226,10 +226,8 @@ def _print_sealed(
     for name in in_the_clear if arguments.register else ():
         print(f"note: {name} lists the same weights in the clear; seal it as well, or remove it")
     if arguments.register:
-        served = use.name
-        if entry.role == "scorer":
-            served = "GENERATOR"
-            print(f"let it judge: adyton-models add GENERATOR.gguf --name GENERATOR --scorer {use.name}")
+        # A scorer is served beside whoever names it, never by itself.
+        served = "GENERATOR" if entry.role == "scorer" else use.name
         print(f"next: {up_command(arguments.catalog, served)}")
         print(f"then: adyton-models release-key {use.name} --key {key_file} --simulated")
 
@@ -284,8 +282,7 @@ def _print_refusal(arguments: argparse.Namespace, error: AdytonError) -> int:
         if isinstance(error, AppraisalError) and error.check == RELEASED_MODEL_CHECK:
             print(
                 "if the model is served otherwise on purpose (context, sampling, another name), say so with "
-                f"--identity, as this prints it where the clear model is listed: adyton-models identity "
-                f"{arguments.model}",
+                f"--identity, as this prints it: adyton-models identity {arguments.model}",
                 file=sys.stderr,
             )
     return _REFUSED

@@ -282,6 +282,17 @@ def test_a_sealed_model_is_handed_on_with_its_terms(tmp_path: Path) -> None:
     assert "sealed" not in second
 
 
+def test_a_missing_file_is_copied_when_it_is_sealed_and_made_or_added_else(tmp_path: Path) -> None:
+    """Whoever serves a sealed model cannot make its file."""
+    catalog = tmp_path / "catalog.toml"
+    sealed = entry("sealed", "generator", f'key_id = "{"5e" * 32}"')
+    catalog.write_text("version = 1\n" + sealed + entry("clear"))
+    with pytest.raises(ConfigError, match="copy the sealed file there"):
+        choose(catalog, "sealed")
+    with pytest.raises(ConfigError, match="make models"):
+        choose(catalog, "clear")
+
+
 @pytest.mark.parametrize(
     "line", ['key_id = "5e"', "min_version = 2", f'key_id = "{"5e" * 32}"\nmin_version = -1']
 )

@@ -205,13 +205,15 @@ def test_a_sealed_model_is_not_sealed_again(catalog: Path, tmp_path: Path) -> No
     assert seal(catalog, "tiny", "--key", str(key), "--out", str(tmp_path / "n.sealed")) == 2
 
 
-def test_a_sealed_scorer_keeps_its_identity(catalog: Path, tmp_path: Path) -> None:
+def test_a_sealed_scorer_keeps_its_identity(catalog: Path, tmp_path: Path, capsys: Any) -> None:
     """The key is for the identity that `list` shows and the keyset will name, adapter included."""
     old = read_catalog(catalog).entry("tiny")
     scorer = replace(old, role="scorer", adapter="a.toml", adapter_digest=f"sha256:{'a5' * 32}")
     write_catalog(with_entry(read_catalog(catalog), scorer, make_default=False), catalog)
     key = tmp_path / "k.key"
-    assert seal(catalog, "tiny", "--key-out", str(key), "--out", str(tmp_path / "m.sealed")) == 0
+    words = ("--key-out", str(key), "--out", str(tmp_path / "m.sealed"), "--register", "tiny")
+    assert seal(catalog, "tiny", *words) == 0
+    assert "--model GENERATOR" in capsys.readouterr().out
     (use,) = read_key_file(key).models
     assert use.identity == identity_of(
         scorer.content, scorer.n_ctx, scorer.sampling, scorer=scorer.scorer_parts
