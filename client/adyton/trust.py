@@ -69,5 +69,8 @@ def read_policy(path: Path) -> AppraisalPolicy:
     try:
         data = path.expanduser().read_bytes()
     except OSError as error:
-        raise ConfigError(f"the policy file {path} cannot be read") from error
-    return AppraisalPolicy.from_json(data)
+        raise ConfigError(f"the policy file {path} cannot be read: {error.strerror}") from error
+    try:
+        return AppraisalPolicy.from_json(data)
+    except ConfigError as error:
+        raise ConfigError(f"the policy file {path}: {error}") from error

@@ -361,4 +361,8 @@ def test_a_key_for_another_model_asks_for_the_identity(tmp_path: Path, capsys: A
     assert main(["release-key", "other", "--key", str(path), "--policy", "p.json"]) == 2
     assert "--identity" in capsys.readouterr().err
     assert main(["release-key", "mine", "--key", str(path)]) == 2
+    capsys.readouterr()
+    (tmp_path / "p.json").write_text("no policy")
+    assert main(["release-key", "mine", "--key", str(path), "--policy", str(tmp_path / "p.json")]) == 2
+    assert str(tmp_path / "p.json") in capsys.readouterr().err
     assert main(["release-key", "mine", "--key", str(path), "--identity", "x", "--policy", "p.json"]) == 2
