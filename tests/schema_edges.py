@@ -63,7 +63,7 @@ class Edges:
             yield from self._arrays(schema)
         if "properties" in schema:
             yield from self._objects(schema)
-        if isinstance(schema.get("additionalProperties"), dict):
+        if "maxProperties" in schema:
             yield from self._maps(schema)
 
     def _arrays(self, schema: Schema) -> Iterator[Any]:
@@ -87,6 +87,7 @@ class Edges:
         for name in base:
             yield {other: value for other, value in base.items() if other != name}
         yield {**base, "no_such_field": 1}
+        yield {**base, "no_such_field": None}
         for name, member in schema["properties"].items():
             for value in self.around(member):
                 yield {**base, name: value}

@@ -27,7 +27,7 @@ from adyton_enclave.api.parameters import (
 from adyton_enclave.api.score_request import MAX_SCORED_CHARS
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.privacy import Profile
-from schema_words import Schema, array, asked, flag, one_of, or_null, real, ref, text, whole
+from schema_words import ABSENT, Schema, array, asked, flag, one_of, or_null, real, ref, text, whole
 
 _INT64: Final = 2**63
 _ANY_TEXT: Final = text(high=MAX_TEXT_CHARS)
@@ -185,7 +185,7 @@ def _request(endpoint: str, required: Mapping[str, Schema], shapes: Mapping[str,
         "type": "object",
         "properties": properties,
         "required": list(required),
-        "additionalProperties": False,
+        "additionalProperties": ABSENT,
     }
 
 

@@ -58,14 +58,18 @@ def array(items: Schema, *, low: int = 0, high: int | None = None) -> Schema:
     return schema
 
 
+ABSENT: Schema = {"type": "null"}
+"""Members that are not named: null counts as absent, whatever the name."""
+
+
 def asked(required: Mapping[str, Schema], optional: Mapping[str, Schema]) -> Schema:
-    """An object of a request: optional members may be null, others may not be there at all."""
+    """An object of a request: optional members may be null, others may not be there, or be null."""
     properties = {**required, **{name: or_null(schema) for name, schema in optional.items()}}
     return {
         "type": "object",
         "properties": properties,
         "required": list(required),
-        "additionalProperties": False,
+        "additionalProperties": ABSENT,
     }
 
 

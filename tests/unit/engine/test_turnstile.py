@@ -67,7 +67,7 @@ def test_shares_are_halves_thirds_and_so_on() -> None:
 @given(
     places=st.integers(2, 60),
     interval_s=st.floats(0.05, 5.0),
-    jitter=st.lists(st.floats(0.5, 1.5), min_size=40, max_size=40),
+    jitter=st.lists(st.floats(0.75, 1.25), min_size=40, max_size=40),
 )
 def test_whoever_comes_back_as_advised_gets_in(places: int, interval_s: float, jitter: list[float]) -> None:
     """With a steady pace, and others filling every place until the refusal: the advice is enough and not much more."""

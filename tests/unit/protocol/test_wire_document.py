@@ -68,7 +68,7 @@ def test_every_problem_type_is_listed(name: str) -> None:
         f"| `version` | integer | {EXTENSION_VERSION} |", f"At most {MAX_RECEIPT_BYTES // 1024} KiB,",
         f"1 to {MAX_EVENTS} events", f"`{RECEIPT_HEADER}`", f"`{RECEIPT_ID_HEADER}`", f"| `{REQUEST_RECEIVED}` |",
         f"| `{MODEL_IDENTITY}` |", f"| `{GENERATION_FINISHED}` |", f"| `{RESPONSE_RETURNED}` |",
-        f"| `{SCALING_RUN}`, `{ANSWER_SCORED}`, `{VALIDATION_CHECKED}` |",
+        f"| `{ANSWER_SCORED}` |", f"| `{SCALING_RUN}`, `{VALIDATION_CHECKED}` |",
     ],
 )  # fmt: skip
 def test_every_constant_is_stated(phrase: str) -> None:
