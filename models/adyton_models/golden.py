@@ -152,6 +152,10 @@ def _faulty_scores(
             results.append((fault, runner.score_many(pairs)))
     finally:
         runner.scorer = scorer
+    if scorer.adapter.kind == "likelihood":
+        # It has no tag, labels or head to mix up; what can go wrong is what the steps are held against.
+        unread = runner.score_many([("0", steps) for _, steps in pairs])
+        results.append(("a problem that is not read", unread))
     return results
 
 

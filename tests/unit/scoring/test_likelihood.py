@@ -12,7 +12,7 @@ from adyton_enclave.scoring import Scorer, parse_adapter
 from adyton_models.catalog import default_catalog, read_catalog
 from adyton_models.golden import Vector, make_golden, with_golden
 from adyton_models.scoring import ScorerRunner, read_ingredients
-from adyton_protocol.errors import AdapterError, GoldenMismatch
+from adyton_protocol.errors import AdapterError, ConfigError, GoldenMismatch
 
 ADAPTER = ADAPTERS / "likelihood.toml"
 PROBLEM = (
@@ -91,6 +91,16 @@ def test_golden_vectors_hold_it_to_its_model(shipped: TinyScorer) -> None:
         )
         with pytest.raises(GoldenMismatch):
             runner.check_golden()
+
+
+def test_golden_vectors_that_would_be_the_same_of_any_problem_are_refused(shipped: TinyScorer) -> None:
+    """Nonsense is unlikely whatever the problem says, so it would not notice one that is left out."""
+    nonsense = [Vector(problem=PROBLEM, steps=("zzz qqq",))]
+    with (
+        ScorerRunner(shipped.path, ADAPTER, n_ctx=512, parallel=4) as runner,
+        pytest.raises(ConfigError, match="a problem that is not read"),
+    ):
+        make_golden(runner, nonsense, 0.01)
 
 
 @pytest.mark.parametrize(
