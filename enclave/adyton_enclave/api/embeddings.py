@@ -17,6 +17,7 @@ from adyton_enclave.api.answer import Desk
 from adyton_enclave.api.embedding_request import EmbeddingCall, Input, parse_embedding_call
 from adyton_enclave.api.errors import UnsupportedParameter
 from adyton_enclave.api.events import Json, dump
+from adyton_enclave.api.fields import LARGE_REQUEST_BYTES, parse_aside
 from adyton_enclave.api.generate import Served, find_model
 from adyton_enclave.api.parameters import warning_headers
 from adyton_enclave.api.types import RequestLimits
@@ -25,7 +26,6 @@ from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
 from adyton_protocol.errors import ContextOverflow, InvalidRequest
 from adyton_protocol.receipt import RECEIPT_HEADER, RECEIPT_ID_HEADER
 
-_LARGE_REQUEST_BYTES: Final = 16 * 1024
 _LARGE_ANSWER_NUMBERS: Final = 16 * 1024
 
 
@@ -41,13 +41,10 @@ async def embed(
     Raises:
         EngineError: The request is wrong or cannot be served.
     """
-    if len(request.body) < _LARGE_REQUEST_BYTES:
-        call = parse_embedding_call(request.body, limits)
-    else:
-        call = await asyncio.to_thread(parse_embedding_call, request.body, limits)
+    call = await parse_aside(parse_embedding_call, request.body, limits)
     model = find_model(served, call.model, lambda each: each.embedding_width > 0)
     length = _length(call, model)
-    if call.size_bytes < _LARGE_REQUEST_BYTES:
+    if call.size_bytes < LARGE_REQUEST_BYTES:
         inputs = _tokenize(model, call.inputs, limits)
     else:
         inputs = await asyncio.to_thread(_tokenize, model, call.inputs, limits)

@@ -5,15 +5,35 @@ Nothing is coerced and nothing is ignored: a field of the wrong type is an error
 took. Messages name fields and bounds, never values.
 """
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
 from adyton_enclave.api.errors import UnknownParameter, UnsupportedParameter
 from adyton_protocol.errors import InvalidRequest
 
+LARGE_REQUEST_BYTES: Final = 16 * 1024
+"""A body from this size on takes long enough to parse to be felt by others."""
 MAX_TEXT_CHARS: Final = 16 * 1024 * 1024
 _MAX_NAME_SHOWN: Final = 64
+
+
+_Rest = ParamSpec("_Rest")
+_Call = TypeVar("_Call")
+
+
+async def parse_aside(
+    parse: Callable[Concatenate[bytes, _Rest], _Call], body: bytes, *rest: _Rest.args, **named: _Rest.kwargs
+) -> _Call:
+    """``parse(body, ...)``, beside the event loop if the body (attacker-controlled) is large.
+
+    Raises:
+        EngineError: What ``parse`` raises.
+    """
+    if len(body) < LARGE_REQUEST_BYTES:
+        return parse(body, *rest, **named)
+    return await asyncio.to_thread(parse, body, *rest, **named)
 
 
 def parse_object(body: bytes) -> dict[str, object]:

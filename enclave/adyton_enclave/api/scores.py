@@ -5,12 +5,12 @@ A score is a trained model's opinion and no proof. The receipt names the scorer,
 to the scores, each for itself, so that one can be shown without the other.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from adyton_enclave.api.answer import Desk
 from adyton_enclave.api.events import Json, dump
+from adyton_enclave.api.fields import parse_aside
 from adyton_enclave.api.generate import Served
 from adyton_enclave.api.parameters import warning_headers
 from adyton_enclave.api.ports import Scorer
@@ -23,7 +23,6 @@ from adyton_enclave.scoring.terms import ScoringTerms
 from adyton_protocol.errors import InvalidRequest, UnknownModel, UnsuitableModel
 from adyton_protocol.receipt import RECEIPT_HEADER, RECEIPT_ID_HEADER
 
-_LARGE_REQUEST_BYTES: Final = 16 * 1024
 _ID_BYTES: Final = 12
 
 
@@ -39,10 +38,7 @@ async def score(
     Raises:
         EngineError: The request is wrong or cannot be served.
     """
-    if len(request.body) < _LARGE_REQUEST_BYTES:
-        call = parse_score_call(request.body, limits)
-    else:
-        call = await asyncio.to_thread(parse_score_call, request.body, limits)
+    call = await parse_aside(parse_score_call, request.body, limits)
     scorer = _find(served, call.model)
     steps = call.steps if isinstance(call.steps, tuple) else _split(scorer, call.steps, limits)
     scores, usage = await scorer.score(call.problem, steps, _terms(desk, call, facts))

@@ -3,6 +3,8 @@
 
 import argparse
 import json
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -268,10 +270,32 @@ def follow(trainer: "BudgetedTrainer", label: str) -> Path:
     return checkpoint
 
 
+def _run_to_the_end(
+    trainer: "BudgetedTrainer",
+    label: str,
+    arguments: argparse.Namespace,
+    draw: Callable[[list[dict[str, Any]], Path], None],
+    helpers: Sequence[subprocess.Popen[bytes]] = (),
+) -> int:
+    """Resume if asked to, train, draw the curve; a helper of the team only trains."""
+    from adyton_models.training.curves import read_curve  # noqa: PLC0415 - loads matplotlib
+
+    if arguments.resume:
+        trainer.resume()
+    checkpoint = follow(trainer, label)
+    if trainer.team.rank > 0:
+        return 0
+    for helper in helpers:
+        helper.wait()
+    draw(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
+    print(checkpoint)
+    return 0
+
+
 def run_generator(arguments: argparse.Namespace) -> int:
     """Train until the budget is used."""
     try:
-        from adyton_models.training.curves import draw_curve, read_curve  # noqa: PLC0415 - loads matplotlib
+        from adyton_models.training.curves import draw_curve  # noqa: PLC0415 - loads matplotlib
         from adyton_models.training.loop import Plan, Trainer  # noqa: PLC0415 - loads torch
         from adyton_models.training.parallel import start_helpers  # noqa: PLC0415 - loads torch
     except ImportError as error:
@@ -296,22 +320,13 @@ def run_generator(arguments: argparse.Namespace) -> int:
         plan = replace(plan, curriculum_from=0.9, decay_from=0.15, muon_lr=0.015, adam_lr=2e-3)
     helpers = start_helpers(arguments.processes, arguments.out)
     trainer = Trainer(plan, arguments.out)
-    if arguments.resume:
-        trainer.resume()
-    checkpoint = follow(trainer, "train")
-    if trainer.team.rank > 0:
-        return 0
-    for helper in helpers:
-        helper.wait()
-    draw_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
-    print(checkpoint)
-    return 0
+    return _run_to_the_end(trainer, "train", arguments, draw_curve, helpers)
 
 
 def run_scorer(arguments: argparse.Namespace) -> int:
     """Train a scorer until the budget is used."""
     try:
-        from adyton_models.training.curves import draw_scorer_curve, read_curve  # noqa: PLC0415 - matplotlib
+        from adyton_models.training.curves import draw_scorer_curve  # noqa: PLC0415 - matplotlib
         from adyton_models.training.parallel import start_helpers  # noqa: PLC0415 - loads torch
         from adyton_models.training.sampled import read_samples  # noqa: PLC0415 - with its package
         from adyton_models.training.scorer import ScorerPlan, ScorerTrainer  # noqa: PLC0415 - loads torch
@@ -343,22 +358,13 @@ def run_scorer(arguments: argparse.Namespace) -> int:
     helpers = start_helpers(arguments.processes, arguments.out)
     validation = [] if arguments.validation is None else read_samples(arguments.validation)
     trainer = ScorerTrainer(plan, arguments.out, validation)
-    if arguments.resume:
-        trainer.resume()
-    checkpoint = follow(trainer, "train scorer")
-    if trainer.team.rank > 0:
-        return 0
-    for helper in helpers:
-        helper.wait()
-    draw_scorer_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
-    print(checkpoint)
-    return 0
+    return _run_to_the_end(trainer, "train scorer", arguments, draw_scorer_curve, helpers)
 
 
 def run_student(arguments: argparse.Namespace) -> int:
     """Distil until the budget is used, or the student is close enough."""
     try:
-        from adyton_models.training.curves import draw_student_curve, read_curve  # noqa: PLC0415 - matplotlib
+        from adyton_models.training.curves import draw_student_curve  # noqa: PLC0415 - matplotlib
         from adyton_models.training.student import StudentPlan, StudentTrainer  # noqa: PLC0415 - loads torch
     except ImportError as error:
         raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
@@ -377,12 +383,7 @@ def run_student(arguments: argparse.Namespace) -> int:
         evaluate_every_s=arguments.minutes * 60 / 20,
     )
     trainer = StudentTrainer(plan, arguments.out)
-    if arguments.resume:
-        trainer.resume()
-    checkpoint = follow(trainer, "distil")
-    draw_student_curve(read_curve(arguments.out / "curve.jsonl"), arguments.out / "curve.png")
-    print(checkpoint)
-    return 0
+    return _run_to_the_end(trainer, "distil", arguments, draw_student_curve)
 
 
 def run_slice(arguments: argparse.Namespace) -> int:
@@ -418,8 +419,7 @@ def run_rollouts(arguments: argparse.Namespace) -> int:
     try:
         import torch  # noqa: PLC0415 - only here
 
-        from adyton_models.export import read_checkpoint  # noqa: PLC0415 - loads torch
-        from adyton_models.training.architecture import load_weights  # noqa: PLC0415 - loads torch
+        from adyton_models.training.budgeted import load_model  # noqa: PLC0415 - loads torch
         from adyton_models.training.rollouts import RolloutRun, label_noise, roll_out_file  # noqa: PLC0415
         from adyton_models.training.sampled import read_samples  # noqa: PLC0415 - with its package
         from adyton_models.training.sampling import Draw  # noqa: PLC0415 - loads torch
@@ -429,11 +429,10 @@ def run_rollouts(arguments: argparse.Namespace) -> int:
         if not needed.is_file():
             raise ConfigError(f"there is no {needed}")
     torch.set_num_threads(arguments.threads)
-    shape, weights, _ = read_checkpoint(arguments.checkpoint)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     bar = ProgressBar("rollouts")
     roll_out_file(
-        load_weights(shape, weights).eval(),
+        load_model(arguments.checkpoint).eval(),
         arguments.samples,
         arguments.out,
         Draw(temperature=arguments.temperature),
@@ -450,16 +449,14 @@ def run_sample(arguments: argparse.Namespace) -> int:
     try:
         import torch  # noqa: PLC0415 - only here
 
-        from adyton_models.export import read_checkpoint  # noqa: PLC0415 - loads torch
         from adyton_models.tasks import Split  # noqa: PLC0415 - with its users
-        from adyton_models.training.architecture import load_weights  # noqa: PLC0415 - loads torch
+        from adyton_models.training.budgeted import load_model  # noqa: PLC0415 - loads torch
         from adyton_models.training.sampling import Draw, SampleRun, sample_file  # noqa: PLC0415 - torch
     except ImportError as error:
         raise ConfigError(f"{NEEDS_EXTRA}: {error}") from error
     if not arguments.checkpoint.is_file():
         raise ConfigError(f"there is no checkpoint {arguments.checkpoint}")
     torch.set_num_threads(arguments.threads)
-    shape, weights, _ = read_checkpoint(arguments.checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
     out: Path = arguments.out / f"{arguments.split}-{arguments.seed}.jsonl"
     how = Draw(
@@ -478,7 +475,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
         max_steps=arguments.max_steps,
     )
     sample_file(
-        load_weights(shape, weights),
+        load_model(arguments.checkpoint),
         run,
         how,
         out,

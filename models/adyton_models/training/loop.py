@@ -12,10 +12,10 @@ from torch.nn import functional
 from adyton_models.tasks.render import generate
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import PADDING, Tokenizer
-from adyton_models.training.architecture import Shape, Transformer
+from adyton_models.training.architecture import Transformer
 from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, load_model
 from adyton_models.training.data import MAX_TRAINED_STEPS, Stream, encode_row, make_batch, weigh_row
-from adyton_models.training.planted import plant_heads
+from adyton_models.training.planted import planted_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +83,7 @@ class Trainer(BudgetedTrainer):
         """A new model with planted heads, or the one to start from."""
         if self.plan.start_from is not None:
             return load_model(self.plan.start_from)
-        shape = Shape(
-            vocabulary=self.tokenizer.trained,
-            width=self.plan.width,
-            layers=self.plan.layers,
-            heads=self.plan.heads,
-            feed_forward=self.plan.feed_forward,
-        )
-        model = Transformer(shape, seed=self.plan.seed)
-        plant_heads(model, self.tokenizer, seed=self.plan.seed)
-        return model
+        return planted_model(self.plan, self.tokenizer)
 
     def start_data(self) -> None:
         """Begin the stream of rows at the pool that progress says."""

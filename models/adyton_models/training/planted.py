@@ -7,11 +7,13 @@ those and copy what stood behind. Without them a model of this size chooses amon
 while it learns everything else. Here they are set to work roughly at the start; training refines them like all else.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from adyton_models.tokenizer import Tokenizer
-from adyton_models.training.architecture import EMBEDDING_DEVIATION, ROPE_BASE, Block, Transformer
+from adyton_models.training.architecture import EMBEDDING_DEVIATION, ROPE_BASE, Block, Shape, Transformer
 
 OFFSETS = (1, 2, 3)
 """Layer 0, heads 0 to 2: how many places back each looks."""
@@ -77,6 +79,53 @@ def plant_heads(model: Transformer, tokenizer: Tokenizer, *, seed: int = 0) -> N
         block.value.weight[rows] = carried
         block.attention_out.weight[:, rows] = _LOUDNESS * EMBEDDING_DEVIATION * places[offset]
     _plant_matches(model, tokenizer, places, torch.cat([turns, turns]) < _SLOW_TURN)
+
+
+class Planned(Protocol):
+    """What a plan says of the model to begin with."""
+
+    @property
+    def seed(self) -> int:
+        """Of its weights."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of the residual stream."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """At least two."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """In each layer; more than three."""
+        ...
+
+    @property
+    def feed_forward(self) -> int:
+        """Hidden units of each layer."""
+        ...
+
+
+def planted_model(plan: Planned, tokenizer: Tokenizer) -> Transformer:
+    """A new model of the planned size with planted heads.
+
+    Raises:
+        ValueError: See `plant_heads`.
+    """
+    shape = Shape(
+        vocabulary=tokenizer.trained,
+        width=plan.width,
+        layers=plan.layers,
+        heads=plan.heads,
+        feed_forward=plan.feed_forward,
+    )
+    model = Transformer(shape, seed=plan.seed)
+    plant_heads(model, tokenizer, seed=plan.seed)
+    return model
 
 
 class Held:

@@ -22,10 +22,10 @@ from adyton_models.tasks.checker import label_steps
 from adyton_models.tasks.render import draw
 from adyton_models.tasks.splits import Split
 from adyton_models.tokenizer import STEP_BAD, STEP_GOOD, Tokenizer
-from adyton_models.training.architecture import Shape, Transformer, grow
+from adyton_models.training.architecture import Transformer, grow
 from adyton_models.training.budgeted import BudgetedTrainer, Lesson, Schedule, load_model
 from adyton_models.training.data import DRILLS, HARDER, drill_row, look_up_row, stage_at
-from adyton_models.training.planted import plant_heads
+from adyton_models.training.planted import planted_model
 from adyton_models.training.sampled import SampledProblem, SampleFiles
 from adyton_models.training.scorer_rows import (
     UNKNOWN,
@@ -200,20 +200,10 @@ class ScorerTrainer(BudgetedTrainer):
 
     def make_model(self) -> Transformer:
         """A planted model, or the one to start from, with layers behind that compare and collect."""
-        if self.plan.start_from is not None:
-            model = load_model(self.plan.start_from)
-            model = grow(model, max(self.plan.layers, model.shape.layers), seed=self.plan.seed)
-        else:
-            shape = Shape(
-                vocabulary=self.tokenizer.trained,
-                width=self.plan.width,
-                layers=self.plan.layers,
-                heads=self.plan.heads,
-                feed_forward=self.plan.feed_forward,
-            )
-            model = Transformer(shape, seed=self.plan.seed)
-            plant_heads(model, self.tokenizer, seed=self.plan.seed)
-        return model
+        if self.plan.start_from is None:
+            return planted_model(self.plan, self.tokenizer)
+        model = load_model(self.plan.start_from)
+        return grow(model, max(self.plan.layers, model.shape.layers), seed=self.plan.seed)
 
     def start_data(self) -> None:
         """Begin the stream of trees at the pool that progress says."""
