@@ -7,7 +7,7 @@ from response_schemas import response_schemas
 
 from adyton_enclave.api.types import SERVICE_TIERS
 from adyton_enclave.config import ROLES
-from adyton_enclave.scoring import AGGREGATES
+from adyton_protocol.selection.aggregate import AGGREGATES
 from schema_words import Schema, answered, array, one_of, ref
 
 _STRING: Final[Schema] = {"type": "string"}

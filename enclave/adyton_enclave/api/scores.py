@@ -18,10 +18,10 @@ from adyton_enclave.api.score_request import ScoreCall, parse_score_call
 from adyton_enclave.api.types import DEFAULT_MODEL, RequestLimits
 from adyton_enclave.engine import Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
-from adyton_enclave.scoring.aggregate import AGGREGATES, aggregate
 from adyton_enclave.scoring.terms import ScoringTerms
 from adyton_protocol.errors import InvalidRequest, UnknownModel, UnsuitableModel
 from adyton_protocol.receipt import RECEIPT_HEADER, RECEIPT_ID_HEADER
+from adyton_protocol.selection.aggregate import AGGREGATES, aggregate
 
 _ID_BYTES: Final = 12
 

@@ -5,18 +5,14 @@
 """
 
 from adyton_enclave.scoring.adapter import Adapter, parse_adapter
-from adyton_enclave.scoring.aggregate import AGGREGATES, Aggregate, aggregate
 from adyton_enclave.scoring.scorer import Scorer, ScoringBranch, ScoringTree
 from adyton_enclave.scoring.terms import ScoringTerms
 
 __all__ = [
-    "AGGREGATES",
     "Adapter",
-    "Aggregate",
     "Scorer",
     "ScoringBranch",
     "ScoringTerms",
     "ScoringTree",
-    "aggregate",
     "parse_adapter",
 ]

@@ -47,6 +47,11 @@ class Splitter:
             case "delimiter":
                 return (self.delimiter,)
 
+    @property
+    def opens_next(self) -> str:
+        """What stands at the end of ``ends`` but belongs to the next step."""
+        return "Step " if self.rule == "numbered" else ""
+
     def _parts(self, text: str) -> list[str]:
         match self.rule:
             case "newline":

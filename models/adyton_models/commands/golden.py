@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from adyton_models.commands.arguments import new_parser, positive
 from adyton_protocol.errors import ConfigError
+from adyton_protocol.selection.aggregate import AGGREGATES, aggregate
 
 _GOLDEN: Final = """\
 Score a few problems and write the scores into the adapter as golden vectors. An enclave checks them whenever it
@@ -101,8 +102,6 @@ def run_golden(arguments: argparse.Namespace) -> int:
 
 def run_score(arguments: argparse.Namespace) -> int:
     """Print a score for each step."""
-    from adyton_enclave.scoring import AGGREGATES, aggregate  # noqa: PLC0415 - loads llama.cpp
-
     text = arguments.solution
     if text is None:
         try:

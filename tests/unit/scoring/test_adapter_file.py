@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_scorers import ADAPTERS, CONVENTIONS
 
-from adyton_enclave.scoring import AGGREGATES, aggregate, parse_adapter
+from adyton_enclave.scoring import parse_adapter
 from adyton_enclave.scoring.adapter import MAX_ADAPTER_BYTES
 from adyton_enclave.scoring.calibration import Calibration, Piecewise, Platt
 from adyton_enclave.scoring.files import read_pinned
@@ -18,6 +18,7 @@ from adyton_enclave.scoring.layout import Slot, parse_template
 from adyton_enclave.scoring.splitter import RULES, WHITESPACE, Splitter, tidy
 from adyton_protocol.digests import sha256_hex
 from adyton_protocol.errors import AdapterError
+from adyton_protocol.selection.aggregate import AGGREGATES, aggregate
 
 TEXTS = {name: (ADAPTERS / f"{name}.toml").read_text() for name in CONVENTIONS}
 WORDS = TEXTS["adyton-words-scorer"]
