@@ -8,10 +8,11 @@ refused.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from adyton_enclave.scaling.calibration import Point, ScalingCalibration
 from adyton_enclave.scoring import Adapter, parse_adapter
 from adyton_enclave.scoring.adapter import MAX_GOLDEN, MAX_OFFSET, MAX_TOLERANCE, Golden, Labels
 from adyton_enclave.scoring.calibration import Calibration, Platt
@@ -233,6 +234,36 @@ def with_calibration(adapter: bytes, calibration: Calibration) -> bytes:
     return made
 
 
+def with_scaling(adapter: bytes, scaling: ScalingCalibration) -> bytes:
+    """An adapter file with this calibration of searches, in the place of what it says of the same generator.
+
+    Raises:
+        AdapterError: It is no adapter.
+        ConfigError: Its `[[scaling]]` tables do not stand right in front of its golden vectors.
+    """
+    before = parse_adapter(adapter)
+    kept, golden, vectors = adapter.decode("utf-8").partition("\n[[golden]]")
+    kept = kept.partition("\n[[scaling]]")[0].rstrip("\n") + "\n"
+    known = {each.generator: each for each in before.scaling} | {scaling.generator: scaling}
+    made = (kept + "".join(map(_scaling_table, known.values())) + golden + vectors).encode()
+    after = parse_adapter(made)
+    if replace(after, scaling=before.scaling, digest=before.digest) != before:
+        raise ConfigError("the [[scaling]] tables of the adapter must stand right in front of [[golden]]")
+    return made
+
+
+def _scaling_table(scaling: ScalingCalibration) -> str:
+    points = "".join(f"  {{ {_point(point)} }},\n" for point in scaling.points)
+    return (
+        f'\n[[scaling]]\ngenerator = "{scaling.generator}"\nn_problems = {scaling.n_problems}\n'
+        f"points = [\n{points}]\n"
+    )
+
+
+def _point(point: Point) -> str:
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in asdict(point).items())
+
+
 def _golden_table(golden: Golden) -> str:
     steps = "".join(f"  {_string(step)},\n" for step in golden.steps)
     return (
@@ -254,4 +285,5 @@ __all__ = [
     "read_vectors",
     "with_calibration",
     "with_golden",
+    "with_scaling",
 ]

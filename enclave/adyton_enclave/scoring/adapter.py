@@ -13,6 +13,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from adyton_enclave.scaling.calibration import ScalingCalibration, read_scaling
 from adyton_enclave.scoring.calibration import Calibration, Piecewise, Platt
 from adyton_enclave.scoring.layout import (
     MAX_TEMPLATE_CHARS,
@@ -99,6 +100,7 @@ class Adapter:
         activation: For a head, else None: ``sigmoid`` of one output, or ``softmax`` of two, the second being sound.
         calibration: What was measured.
         golden: What is checked at load; may be empty in a convention that no model was measured for.
+        scaling: What searches with this scorer were measured to bring and to cost, for each generator.
         digest: SHA-256 of the exact bytes of the file.
     """
 
@@ -113,6 +115,7 @@ class Adapter:
     activation: Activation | None
     calibration: Calibration
     golden: tuple[Golden, ...]
+    scaling: tuple[ScalingCalibration, ...]
     digest: Digest
 
 
@@ -147,6 +150,7 @@ def parse_adapter(data: bytes) -> Adapter:
         activation=_activation(root.table("head")) if kind == "head" else None,
         calibration=_calibration(root.table("calibration")),
         golden=tuple(map(_golden, root.tables("golden"))) if root.has("golden") else (),
+        scaling=read_scaling(root.tables("scaling")) if root.has("scaling") else (),
         digest=Digest("sha256:" + hashlib.sha256(data).hexdigest()),
     )
     root.finish()
