@@ -112,7 +112,7 @@ def child(job: Mapping[str, Any]) -> None:
 def _files(name: str) -> tuple[dict[str, list[Path]], ModelPin]:
     """The packings of a model, made once and kept beside it."""
     made = random_model(name)
-    sealed = made.path.with_suffix(".sealed")
+    sealed = made.path.with_suffix(f".{made.pin.content[7:19]}.sealed")
     if not sealed.exists():
         seal_model(Sealing(files=(made.path,), content=made.pin.content), ModelKey(_KEY), sealed)
     clear = [made.path]

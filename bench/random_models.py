@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adyton_models.model_files import pin_of
-from adyton_protocol.model_identity import ModelPin
+from adyton_protocol.model_identity import CONTENT_VERSION, ModelPin
 
 Format = Literal["q8_0", "q4_0"]
 Blocks = npt.NDArray[np.uint8]
@@ -119,7 +119,7 @@ def random_model(name: str, cache: Path | None = None) -> RandomModel:
     facts = json.dumps([FORMAT_VERSION, asdict(shape), kind], sort_keys=True)
     directory = cache or default_cache()
     path = directory / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.gguf"
-    pin_path = path.with_suffix(".pin.json")
+    pin_path = path.with_suffix(f".pin-{CONTENT_VERSION}.json")
     if not pin_path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.part")

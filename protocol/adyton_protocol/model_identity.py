@@ -29,8 +29,8 @@ from adyton_protocol.errors import ModelFileError
 from adyton_protocol.gguf import Value
 from adyton_protocol.gguf_canonical import GgufModel
 
-VERSION: Final = 2
-CONTENT_VERSION: Final = 1
+VERSION: Final = 3
+CONTENT_VERSION: Final = 2
 
 TOKENIZER_PREFIX: Final = "tokenizer."
 CHAT_TEMPLATE_PREFIX: Final = "tokenizer.chat_template"

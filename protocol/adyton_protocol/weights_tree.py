@@ -3,14 +3,17 @@
 
 ::
 
-    chunk leaf   SHA-256(00 || chunk)                      1 MiB of a tensor's data, the last one what is left
+    chunk leaf   BLAKE3(context, chunk)                    1 MiB of a tensor's data, the last one what is left
     chunk node   SHA-256(01 || left || right)
     tensor leaf  SHA-256(02 || len(name):u8 || name || type:u32 || n_dims:u8 || dim:u64* || size:u64 || data root)
     tensor node  SHA-256(03 || left || right)              tensors in the order of their names, as bytes
 
-Numbers are big-endian. Trees have the shape of RFC 6962 section 2.1. The first byte says what is hashed, so that no
-chunk can pass for a node and no node of one level for one of the other; a tensor's leaf binds its name, type, shape
+Numbers are big-endian. Trees have the shape of RFC 6962 section 2.1. A chunk is hashed in BLAKE3's key derivation mode
+under :data:`CHUNK_CONTEXT`, anything else begins with a byte that says what it is, so that no chunk can pass for a node
+and no node of one level for one of the other; a tensor's leaf binds its name, type, shape
 and size to its data, so that two tensors cannot be swapped and none can be read as something else.
+
+All the time goes into the chunks, hence BLAKE3, which reads them at 6.6 GB/s where SHA-256 does 1.8 (one core).
 
 Hashing a chunk is a pure function that releases the interpreter's lock; threads may record into one tree.
 """
@@ -20,6 +23,8 @@ import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from blake3 import blake3
+
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import LocalProtocolError, ModelFileError
 from adyton_protocol.gguf import TensorInfo
@@ -28,7 +33,9 @@ from adyton_protocol.random_access import RandomAccess
 
 CHUNK_BYTES: Final = 1024 * 1024
 
-_CHUNK: Final = b"\x00"
+CHUNK_CONTEXT: Final = "adyton model chunk v2"
+"""BLAKE3's context string: says what is hashed, and for whom."""
+
 _CHUNK_NODE: Final = b"\x01"
 _TENSOR: Final = b"\x02"
 _TENSOR_NODE: Final = b"\x03"
@@ -36,9 +43,7 @@ _TENSOR_NODE: Final = b"\x03"
 
 def chunk_digest(chunk: bytes | bytearray | memoryview) -> bytes:
     """The leaf of one chunk: 32 bytes."""
-    state = hashlib.sha256(_CHUNK)
-    state.update(chunk)
-    return state.digest()
+    return blake3(chunk, derive_key_context=CHUNK_CONTEXT).digest()
 
 
 def chunk_count(tensor: TensorInfo) -> int:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_blake3 import derived
 
 from adyton_protocol.errors import LocalProtocolError, ModelFileError
 from adyton_protocol.gguf import TensorInfo
@@ -45,11 +47,23 @@ def independent_root(tensors: dict[str, tuple[list[int], int, bytes]]) -> str:
     for name in sorted(tensors):
         shape, kind, data = tensors[name]
         chunks = [data[at : at + 2**20] for at in range(0, len(data), 2**20)]
-        root = merkle([hashlib.sha256(b"\x00" + chunk).digest() for chunk in chunks], b"\x01")
+        root = merkle(
+            [blake3(c, derive_key_context="adyton model chunk v2").digest() for c in chunks], b"\x01"
+        )
         line = bytes([len(name)]) + name.encode() + kind.to_bytes(4, "big") + bytes([len(shape)])
         line += b"".join(extent.to_bytes(8, "big") for extent in shape) + len(data).to_bytes(8, "big")
         leaves.append(hashlib.sha256(b"\x02" + line + root).digest())
     return "sha256:" + merkle(leaves, b"\x03").hex()
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1023, 1024, 1025, 2048, 3073, 9000])
+def test_a_chunk_is_hashed_as_the_blake3_paper_says(size: int) -> None:
+    """Whatever the library does to be fast, and whatever kind of buffer it is given."""
+    chunk = bytes(at % 251 for at in range(size))
+    expected = derived("adyton model chunk v2", chunk)
+    assert (
+        chunk_digest(chunk) == chunk_digest(bytearray(chunk)) == chunk_digest(memoryview(chunk)) == expected
+    )
 
 
 def our_root(tensors: dict[str, tuple[list[int], int, bytes]]) -> str:
