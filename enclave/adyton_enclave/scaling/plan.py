@@ -4,7 +4,20 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from adyton_protocol.selection.bounds import STOP_KINDS, Budget, StopKind, StopRule
 from adyton_protocol.selection.candidate import SelectionRule
+
+__all__ = [
+    "EXPERIMENTAL",
+    "NEEDS_SCORER",
+    "STOP_KINDS",
+    "STRATEGIES",
+    "Budget",
+    "Plan",
+    "StopKind",
+    "StopRule",
+    "Strategy",
+]
 
 Strategy = Literal[
     "single",
@@ -27,40 +40,6 @@ EXPERIMENTAL: Final[frozenset[Strategy]] = frozenset({"mcts"})
 NEEDS_SCORER: Final[frozenset[Strategy]] = frozenset(
     {"weighted", "best-of-n", "bom", "pairwise", "rebase", "beam", "dvts", "mcts", "refine"}
 )
-
-StopKind = Literal["none", "esc", "beta"]
-STOP_KINDS: Final[tuple[StopKind, ...]] = get_args(StopKind)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """Most that a search may spend; None is no bound of its own.
-
-    Attributes:
-        policy_tokens: Tokens that the generator may generate, all candidates together.
-        total_flops: Of generator and scorer together, as :mod:`adyton_enclave.scaling.ledger` counts.
-        time_s: Seconds from the beginning. The only bound by which an answer depends on timing.
-    """
-
-    policy_tokens: int | None = None
-    total_flops: float | None = None
-    time_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRule:
-    """When a vote is decided before all candidates are there.
-
-    Attributes:
-        kind: ``none``: never. ``esc``: a window of candidates is unanimous (early-stopping self-consistency).
-            ``beta``: the leader beats the runner-up with probability ``p`` (Beta posterior).
-        p: Of ``beta``.
-        window: Candidates that are sampled at a time.
-    """
-
-    kind: StopKind = "none"
-    p: float = 0.95
-    window: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
