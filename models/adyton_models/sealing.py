@@ -15,8 +15,10 @@ from adyton_protocol.digests import Digest
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.random_access import RandomAccess
 from adyton_protocol.sealed_model import (
+    DEFAULT_ALGORITHM,
     DEFAULT_CHUNK_BYTES,
     FILE_ID_BYTES,
+    Algorithm,
     ModelKey,
     ModelSealer,
     SealedHeader,
@@ -34,12 +36,14 @@ class Sealing:
         content: What they hold, from reading them.
         model_version: The owner's counter; the enclave refuses files that are older than its configuration demands.
         chunk_bytes: Plain bytes of a chunk.
+        algorithm: Of the chunks.
     """
 
     files: tuple[Path, ...]
     content: Digest
     model_version: int = 1
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    algorithm: Algorithm = DEFAULT_ALGORITHM
 
 
 def seal_model(
@@ -76,6 +80,7 @@ def seal_model(
             # SECURITY: drawn anew each time, or two files would share keys and nonces.
             file_id=os.urandom(FILE_ID_BYTES),
             member_bytes=tuple(source.size_bytes for source in sources),
+            algorithm=sealing.algorithm,
         )
         sealer = ModelSealer(key, header)
         try:

@@ -7,16 +7,17 @@
     header = "ADYTONSM" version:u16 algorithm:u16 chunk_bytes:u32 plain_bytes:u64 model_version:u64
              key_id:32 content:32 file_id:32 n_members:u16 member_bytes:u64*        all integers big-endian
     tag    = HMAC-SHA256(header key, header)
-    chunk  = XChaCha20-Poly1305(chunk key, nonce, SHA-256(header || tag), plain)      16 bytes longer than plain
+    chunk  = AEAD(chunk key, nonce, SHA-256(header || tag), plain)                    16 bytes longer than plain
 
     key id = HKDF-Expand(HKDF-Extract("adyton sealed model v1", model key), "key id", 32)
     PRK    = HKDF-Extract(file_id, model key)
     header key, chunk key = HKDF-Expand(PRK, "adyton sealed model v1 header" | "... chunks", 32)
-    nonce  = HKDF-Expand(PRK, "... nonce", 19) || index:u32 || last                   last is 1 for the last chunk
+    nonce  = HKDF-Expand(PRK, "... nonce", 19 or 7) || index:u32 || last              last is 1 for the last chunk
 
-The nonce is that of STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015): a chunk opens only in its place, and only the
-last one as the last. XChaCha20-Poly1305 does not commit to its key: there are files that open under two keys. The key
-id does, because it is a hash of the key; it is compared before anything is opened. The plaintext is a GGUF as it is,
+The AEAD is AES-256-GCM with a prefix of 7 bytes, or XChaCha20-Poly1305 with one of 19. The nonce is that of STREAM
+(Hoang, Reyhanitabar, Rogaway, Vizár 2015): a chunk opens only in its place, and only the last one as the last. Neither
+AEAD commits to its key: there are files that open under two keys. The key id does, because it is a hash of the key; it
+is compared before anything is opened. The plaintext is a GGUF as it is,
 or the parts of a split one, one after the other (``member_bytes``).
 
 Nothing here does I/O, and nothing here keeps a file from being replaced by an older one as a whole. The model version
@@ -27,11 +28,12 @@ import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from adyton_protocol.digests import SHA256_BYTES, Digest, digest_bytes
@@ -46,8 +48,18 @@ from adyton_protocol.hpke import hkdf_expand, hkdf_extract
 
 MAGIC: Final = b"ADYTONSM"
 VERSION: Final = 1
-ALGORITHM: Final = 1
-"""XChaCha20-Poly1305 in a STREAM, HKDF-SHA256, HMAC-SHA256."""
+
+
+class Algorithm(IntEnum):
+    """How chunks are sealed; all in a STREAM, with HKDF-SHA256 and HMAC-SHA256."""
+
+    XCHACHA20_POLY1305 = 1
+    """For processors without AES instructions."""
+    AES_256_GCM = 2
+    """More than twice as fast where there are any, which is everywhere where there is SGX."""
+
+
+DEFAULT_ALGORITHM: Final = Algorithm.AES_256_GCM
 
 KEY_BYTES: Final = 32
 FILE_ID_BYTES: Final = 32
@@ -63,7 +75,7 @@ _FIXED: Final = struct.Struct(">8sHHIQQ32s32s32sH")
 _MEMBER: Final = struct.Struct(">Q")
 _HEADER_TAG_BYTES: Final = 32
 _LABEL: Final = b"adyton sealed model v1"
-_NONCE_PREFIX_BYTES: Final = 19
+_PREFIX_BYTES: Final = {Algorithm.XCHACHA20_POLY1305: 19, Algorithm.AES_256_GCM: 7}
 _MAX_CHUNKS: Final = 1 << 32
 MAX_HEADER_BYTES: Final = _FIXED.size + MAX_MEMBERS * _MEMBER.size + _HEADER_TAG_BYTES
 """As much of a file as :func:`parse_sealed_header` may need."""
@@ -124,6 +136,7 @@ class SealedHeader:
         content: What the sealer says that is inside: the digest of the content of the GGUF.
         file_id: 32 random bytes, drawn for each sealing.
         member_bytes: Sizes of the files inside, in their order.
+        algorithm: By which the chunks are sealed.
     """
 
     chunk_bytes: int
@@ -132,6 +145,7 @@ class SealedHeader:
     content: Digest
     file_id: bytes
     member_bytes: tuple[int, ...]
+    algorithm: Algorithm = DEFAULT_ALGORITHM
 
     @property
     def plain_bytes(self) -> int:
@@ -184,7 +198,7 @@ class SealedHeader:
         fixed = _FIXED.pack(
             MAGIC,
             VERSION,
-            ALGORITHM,
+            self.algorithm,
             self.chunk_bytes,
             self.plain_bytes,
             self.model_version,
@@ -234,7 +248,7 @@ def parse_sealed_header(beginning: bytes) -> SealedHeader:
     _, version, algorithm, chunk_bytes, plain_bytes, model_version, key_id, content, file_id, n_members = (
         _FIXED.unpack_from(beginning)
     )
-    if version != VERSION or algorithm != ALGORITHM:
+    if version != VERSION or algorithm not in list(Algorithm):
         raise SealedModelMalformed("the sealed model is of a version or an algorithm that is not known here")
     if not 0 < n_members <= MAX_MEMBERS:
         raise SealedModelMalformed(f"sealed model: there are not 1 to {MAX_MEMBERS} files inside")
@@ -248,6 +262,7 @@ def parse_sealed_header(beginning: bytes) -> SealedHeader:
         content=Digest("sha256:" + content.hex()),
         file_id=file_id,
         member_bytes=tuple(size for (size,) in _MEMBER.iter_unpack(beginning[_FIXED.size : end])),
+        algorithm=Algorithm(algorithm),
     )
     problem = _problem(header)
     if problem is not None:
@@ -265,18 +280,22 @@ class _Keys:
         self.encoded = header.encode()
         self.tag = hmac.digest(hkdf_expand(prk, _LABEL + b" header", KEY_BYTES), self.encoded, "sha256")
         self.associated = hashlib.sha256(self.encoded + self.tag).digest()
-        prefix = hkdf_expand(prk, _LABEL + b" nonce", _NONCE_PREFIX_BYTES)
+        prefix = hkdf_expand(prk, _LABEL + b" nonce", _PREFIX_BYTES[header.algorithm])
         chunk_key = hkdf_expand(prk, _LABEL + b" chunks", KEY_BYTES)
+        self.cipher: AESGCM | ChaCha20Poly1305
+        self._last = header.n_chunks - 1
+        if header.algorithm is Algorithm.AES_256_GCM:
+            self.cipher, self._prefix = AESGCM(chunk_key), prefix
+            return
         # XChaCha20-Poly1305 is ChaCha20-Poly1305 under HChaCha20 of the first 16 bytes of its nonce, which all chunks
         # of a file share (draft-irtf-cfrg-xchacha-03 section 2.3). Done this way it opens straight into the caller's
         # buffer, at five times the speed of libsodium's.
         self.cipher = ChaCha20Poly1305(hchacha20(chunk_key, prefix[:16]))
-        self._rest = bytes(4) + prefix[16:]
-        self._last = header.n_chunks - 1
+        self._prefix = bytes(4) + prefix[16:]
 
     def nonce(self, index: int) -> bytes:
-        """The last 8 bytes of the chunk's nonce behind 4 zeros."""
-        return self._rest + index.to_bytes(4, "big") + (b"\x01" if index == self._last else b"\x00")
+        """The chunk's nonce for ``cipher``: 12 bytes. Of XChaCha20's, the last 8 behind 4 zeros."""
+        return self._prefix + index.to_bytes(4, "big") + (b"\x01" if index == self._last else b"\x00")
 
 
 def hchacha20(key: bytes, nonce: bytes) -> bytes:

@@ -36,7 +36,7 @@ from adyton_protocol.errors import (
     ConfigError,
     LocalProtocolError,
 )
-from adyton_protocol.sealed_model import KEY_BYTES, ModelKey
+from adyton_protocol.sealed_model import DEFAULT_ALGORITHM, KEY_BYTES, Algorithm, ModelKey
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8470"
 _REFUSED: Final = 1
@@ -85,6 +85,12 @@ def add_parsers(commands: Any) -> None:
     keys.add_argument("--key", type=Path, metavar="KEYFILE", help="use a key that was made before")
     add("--out", type=Path, required=True, metavar="FILE", help="the sealed file")
     add("--model-version", type=positive, default=1, metavar="N", help="your counter (default: %(default)s)")
+    add(
+        "--algorithm",
+        choices=[algorithm.name.lower().replace("_", "-") for algorithm in reversed(Algorithm)],
+        default=DEFAULT_ALGORITHM.name.lower().replace("_", "-"),
+        help="cipher (default: %(default)s, the faster one wherever there is SGX)",
+    )
     add(
         "--register",
         metavar="NAME",
@@ -153,7 +159,12 @@ def run_seal(arguments: argparse.Namespace) -> int:
     # First the key: a sealed file without one is lost.
     write_key_file(arguments.key_out or arguments.key, file, new=arguments.key is None)
     header = seal_model(
-        Sealing(files=read.paths, content=read.content.digest, model_version=arguments.model_version),
+        Sealing(
+            files=read.paths,
+            content=read.content.digest,
+            model_version=arguments.model_version,
+            algorithm=Algorithm[arguments.algorithm.upper().replace("-", "_")],
+        ),
         file.key,
         arguments.out,
         report=lambda share, note: bar.update((1 + share) / 2, note),

@@ -5,10 +5,14 @@ import hashlib
 import hmac
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
@@ -27,6 +31,7 @@ from adyton_protocol.sealed_model import (
     MAX_HEADER_BYTES,
     MIN_CHUNK_BYTES,
     TAG_BYTES,
+    Algorithm,
     ModelKey,
     ModelOpener,
     ModelSealer,
@@ -124,8 +129,43 @@ def test_hchacha20_is_the_one_of_the_draft() -> None:
     assert hchacha20(bytes(range(32)), nonce).hex() == expected
 
 
-def test_libsodium_makes_the_same_file() -> None:
-    """The format as the module's first lines write it, built anew with libsodium and the standard library."""
+def libsodium_chacha(plain: bytes, associated: bytes, nonce: bytes, key: bytes) -> bytes:
+    """XChaCha20-Poly1305 by another library."""
+    sealed: bytes = crypto_aead_xchacha20poly1305_ietf_encrypt(plain, associated, nonce, key)
+    return sealed
+
+
+def aes_and_ghash(plain: bytes, associated: bytes, nonce: bytes, key: bytes) -> bytes:
+    """AES-256-GCM with a nonce of 12 bytes as NIST SP 800-38D section 7.1 writes it, from AES blocks alone."""
+    ecb = Cipher(AES(key), ECB()).encryptor()  # noqa: S305 - the block cipher itself
+    subkey = int.from_bytes(ecb.update(bytes(16)), "big")
+
+    def times(x: int, y: int) -> int:
+        product = 0
+        for bit in range(127, -1, -1):
+            product ^= y if x >> bit & 1 else 0
+            y = y >> 1 ^ (0xE1 << 120 if y & 1 else 0)
+        return product
+
+    counters = b"".join(nonce + at.to_bytes(4, "big") for at in range(1, 2 + -(-len(plain) // 16)))
+    stream = ecb.update(counters)
+    sealed = bytes(a ^ b for a, b in zip(plain, stream[16:], strict=False))
+    hashed = b"".join(part + bytes(-len(part) % 16) for part in (associated, sealed))
+    hashed += (8 * len(associated)).to_bytes(8, "big") + (8 * len(sealed)).to_bytes(8, "big")
+    state = 0
+    for at in range(0, len(hashed), 16):
+        state = times(state ^ int.from_bytes(hashed[at : at + 16], "big"), subkey)
+    return sealed + (state ^ int.from_bytes(stream[:16], "big")).to_bytes(16, "big")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "prefix_bytes", "aead"),
+    [(Algorithm.XCHACHA20_POLY1305, 19, libsodium_chacha), (Algorithm.AES_256_GCM, 7, aes_and_ghash)],
+)
+def test_other_code_makes_the_same_file(
+    algorithm: Algorithm, prefix_bytes: int, aead: Callable[[bytes, bytes, bytes, bytes], bytes]
+) -> None:
+    """The format as the module's first lines write it, built anew without the module and its ciphers."""
 
     def expand(prk: bytes, info: bytes, length: int) -> bytes:
         return hmac.digest(prk, info + b"\x01", "sha256")[:length]
@@ -133,29 +173,34 @@ def test_libsodium_makes_the_same_file() -> None:
     label, file_id, plain = b"adyton sealed model v1", pattern(32, 9), pattern(2 * CHUNK + 5)
     secret = bytes(range(KEY_BYTES))
     key_id = expand(hmac.digest(label, secret, "sha256"), b"key id", 32)
-    head = b"ADYTONSM" + (1).to_bytes(2, "big") + (1).to_bytes(2, "big") + CHUNK.to_bytes(4, "big")
+    head = b"ADYTONSM" + (1).to_bytes(2, "big") + algorithm.to_bytes(2, "big") + CHUNK.to_bytes(4, "big")
     head += len(plain).to_bytes(8, "big") + (7).to_bytes(8, "big") + key_id + b"\xc0" * 32 + file_id
     head += (1).to_bytes(2, "big") + len(plain).to_bytes(8, "big")
     prk = hmac.digest(file_id, secret, "sha256")
     head += hmac.digest(expand(prk, label + b" header", 32), head, "sha256")
-    prefix, chunk_key = expand(prk, label + b" nonce", 19), expand(prk, label + b" chunks", 32)
+    prefix, chunk_key = expand(prk, label + b" nonce", prefix_bytes), expand(prk, label + b" chunks", 32)
     for index, last in ((0, 0), (1, 0), (2, 1)):
         nonce = prefix + index.to_bytes(4, "big") + bytes([last])
         chunk = plain[index * CHUNK : (index + 1) * CHUNK]
-        head += crypto_aead_xchacha20poly1305_ietf_encrypt(
-            chunk, hashlib.sha256(head[:170]).digest(), nonce, chunk_key
-        )
-    assert head == seal(plain, file_id=file_id, model_version=7)
+        head += aead(chunk, hashlib.sha256(head[:170]).digest(), nonce, chunk_key)
+    assert head == seal(plain, file_id=file_id, model_version=7, algorithm=algorithm)
 
 
 @settings(max_examples=40)
-@given(plain_bytes=st.integers(1, 5 * CHUNK), file_id=st.binary(min_size=32, max_size=32), cut=st.data())
-def test_what_is_sealed_opens(plain_bytes: int, file_id: bytes, cut: st.DataObject) -> None:
-    """Any size, one file inside or several: the same bytes come out."""
+@given(
+    plain_bytes=st.integers(1, 5 * CHUNK),
+    file_id=st.binary(min_size=32, max_size=32),
+    algorithm=st.sampled_from(Algorithm),
+    cut=st.data(),
+)
+def test_what_is_sealed_opens(
+    plain_bytes: int, file_id: bytes, algorithm: Algorithm, cut: st.DataObject
+) -> None:
+    """Any size, one file inside or several, either cipher: the same bytes come out."""
     first = cut.draw(st.integers(1, plain_bytes))
     members = (first, plain_bytes - first) if first < plain_bytes else (first,)
     plain = pattern(plain_bytes)
-    sealed = seal(plain, file_id=file_id, member_bytes=members)
+    sealed = seal(plain, file_id=file_id, member_bytes=members, algorithm=algorithm)
     assert is_sealed(sealed)
     assert len(sealed) == parse_sealed_header(sealed).file_bytes
     assert open_all(sealed) == plain
@@ -201,9 +246,29 @@ def test_a_longer_file_is_noticed() -> None:
     [[1, 0, 2, 3, 4], [0, 2, 1, 3, 4], [0, 1, 1, 3, 4], [0, 0, 0, 0, 4], [3, 1, 2, 0, 4]],
     ids=["swapped", "swapped-later", "duplicated", "all-the-first", "reordered"],
 )
-def test_chunks_open_in_their_own_place_only(order: list[int]) -> None:
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_chunks_open_in_their_own_place_only(algorithm: Algorithm, order: list[int]) -> None:
     """Swapped, duplicated and reordered chunks are refused."""
-    assert rejection(HEAD + b"".join(CHUNKS[i] for i in order)) == SealedModelAltered.code
+    head, chunks = pieces(seal(pattern(4 * CHUNK + 100), algorithm=algorithm))
+    assert rejection(head + b"".join(chunks[i] for i in order)) == SealedModelAltered.code
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_file_cannot_be_read_by_the_other_cipher(algorithm: Algorithm) -> None:
+    """The header's tag covers the algorithm."""
+    changed = bytearray(seal(pattern(CHUNK), algorithm=algorithm))
+    changed[11] ^= 3
+    assert parse_sealed_header(bytes(changed)).algorithm is not algorithm
+    assert rejection(bytes(changed)) == SealedModelAltered.code
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_no_two_chunks_share_a_nonce_under_one_key(algorithm: Algorithm) -> None:
+    """Equal plain chunks seal to different bytes, in one file and in two."""
+    plain = bytes(5 * CHUNK)
+    files = (seal(plain, algorithm=algorithm), seal(plain, algorithm=algorithm, file_id=b"\x01" * 32))
+    chunks = [chunk for file in files for chunk in pieces(file)[1]]
+    assert len(set(chunks)) == len(chunks)
 
 
 @pytest.mark.parametrize("index", range(len(CHUNKS)))
