@@ -76,6 +76,7 @@ class LlamaModel:
         self.n_vocab = int(_lib.llama_vocab_n_tokens(self._vocab))
         self.width = int(_lib.llama_model_n_embd_out(self._model))
         self.n_ctx_train = int(_lib.llama_model_n_ctx_train(self._model))
+        self.n_params = int(_lib.llama_model_n_params(self._model))
         self.add_bos = bool(_lib.llama_vocab_get_add_bos(self._vocab))
         self.bos = int(_lib.llama_vocab_bos(self._vocab))
         self.eos = int(_lib.llama_vocab_eos(self._vocab))

@@ -22,10 +22,12 @@ class LoadedModel:
 
     Attributes:
         name: As callers write it.
+        content: Digest of what the files hold, however it is run.
         identity: One digest over everything that can change an answer: what the files hold (weights, tokenizer,
             chat template, quantisation), context length, KV types, sampling defaults, a scorer's adapter and head.
         n_ctx: Most tokens of prompt and answer together.
         n_vocab: Size of the vocabulary.
+        n_params: Numbers in its tensors, the embedding of tokens included.
         generates: Whether it answers.
         scores: Whether it judges answers.
         hidden_width: Length of the hidden states that evaluations can report; 0 when they can report none.
@@ -74,11 +76,13 @@ class LoadedModel:
         self.name = spec.name
         self.n_ctx = spec.n_ctx
         self.n_vocab = self.llama.n_vocab
+        self.n_params = self.llama.n_params
         self.generates = spec.generates
         self.scores = spec.scorer is not None
         self.hidden_width = self.llama.width if spec.hidden_states else 0
         self.embedding_width = self.llama.width if spec.embeddings else 0
         self.defaults = spec.sampling
+        self.content = spec.pin.content
         self.identity = identity_of(spec, config)
         source = self.llama.chat_template
         controls = self.llama.control_tokens

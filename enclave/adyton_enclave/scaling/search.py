@@ -8,34 +8,43 @@
         await search.advance(lines)          # one step each, scored
         best = max(lines, key=lambda line: line.scores[-1])
 
-A line is a branch of the generator's tree beside a branch of the scorer's: all of them share the KV cells of what they
-have in common, and all are computed in the engine's one loop. What a line says depends on the request's key and on the
-line's place in the tree. Shares of a budget are given out before a round begins, so timing decides nothing, unless
-the budget is one of time.
+A line is a branch of the generator's tree and a place in the tree of what the scorer has read
+(:mod:`~adyton_enclave.scaling.reading`): lines share the KV cells of what they have in common, and all are computed in
+the engine's one loop. What a line says depends on the request's key and on the line's place in the tree.
+
+Work goes in rounds: shares of the budget are given out, lines generate, then the scorer reads what is new, together.
+So timing decides nothing, unless the budget is one of time.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
-from adyton_enclave.engine import TokenLogprob
+from adyton_enclave.engine import TokenLogprob, Usage
 from adyton_enclave.engine.tree import Branch, Tree
 from adyton_enclave.scaling.ledger import Ledger, Prices
 from adyton_enclave.scaling.plan import Plan
-from adyton_enclave.scoring.scorer import ScoringBranch, ScoringTree
+from adyton_enclave.scaling.reading import Reading, Steps, affordable, read_on, together
+from adyton_enclave.scoring.scorer import ScoringTree
 from adyton_enclave.scoring.splitter import Splitter
-from adyton_protocol.errors import ContextOverflow, LocalProtocolError
+from adyton_protocol.errors import LocalProtocolError
 from adyton_protocol.selection.candidate import Candidate, Selection
+from adyton_protocol.selection.choose import select
 
 LINES: Final = Splitter(rule="newline")
 """The steps of an answer where no scorer says what a step is."""
 
+STEP_TOKENS: Final = 256
+"""A step that has not ended after so many is taken as it stands, as in the reference code of REBASE."""
+
 _SLICE_TOKENS: Final = 32
 """Between two looks at the clock, where the budget is one of time."""
 
-StopReason = str
+StopReason = Literal["complete", "agreed", "budget", "time"]
 """``complete``: all candidates are there. ``agreed``: the vote was decided. ``budget``, ``time``: spent."""
 
 
@@ -75,23 +84,25 @@ class Line:
     """A sequence of steps with their scores. Made by :class:`Search` and :meth:`fork`.
 
     Attributes:
-        text: All that was generated.
-        scores: Of the steps so far, those of its ancestors included; empty without a scorer.
-        unscored: The text has become too long for the scorer, so ``scores`` says nothing any more.
         parent: The line that it was forked from.
+        reading: Where its steps stand with the scorer; None without a scorer, or when it is ``unscored``.
+        unscored: The scorer has no room for its steps, or the budget none, so ``scores`` says nothing any more.
         logprobs: One item per generated token, in the detail that the request asked for.
+        n_steps: Complete steps so far.
+        dropped: Whether it was given up.
     """
 
     def __init__(
-        self, search: "Search", branch: Branch, scoring: ScoringBranch | None, parent: "Line | None"
+        self, search: "Search", branch: Branch, reading: Reading | None, parent: "Line | None"
     ) -> None:
         """Begin without any step; :meth:`fork` begins where a line is."""
         self._search = search
         self._branch = branch
-        self._scoring = scoring
         self.parent = parent
+        self.reading = None if reading is None else reading.hold()
         self._waiting = ""
         self._complete = False
+        self._cut_off = False
         self.unscored = False
         self.logprobs: tuple[TokenLogprob, ...] = ()
         self.n_steps = 0
@@ -104,8 +115,8 @@ class Line:
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """Of the steps so far."""
-        return () if self._scoring is None or self.unscored else self._scoring.scores
+        """Of the steps so far, those of its ancestors included; empty without a scorer."""
+        return () if self.reading is None else self.reading.scores
 
     @property
     def ended(self) -> bool:
@@ -125,7 +136,7 @@ class Line:
     @property
     def n_tokens(self) -> int:
         """Generated tokens from the prompt to here."""
-        return len(self._branch.token_ids) - self._search.n_prompt
+        return self._search.max_tokens - self._branch.n_left
 
     def candidate(self) -> Candidate:
         """The line as what can be chosen."""
@@ -139,57 +150,64 @@ class Line:
 
     def fork(self, n: int = 1) -> list["Line"]:
         """Make ``n`` lines that begin like this one. Costs nothing until they are extended."""
-        branches = self._branch.fork(n)
-        scorings: Sequence[ScoringBranch | None] = (
-            [None] * n if self._scoring is None else self._scoring.fork(n)
-        )
-        return [self._twin(branch, scoring) for branch, scoring in zip(branches, scorings, strict=True)]
+        twins = []
+        for branch in self._branch.fork(n):
+            twin = Line(self._search, branch, self.reading, self)
+            twin._waiting, twin._complete, twin.unscored = self._waiting, self._complete, self.unscored
+            twin._cut_off, twin.logprobs, twin.n_steps = self._cut_off, self.logprobs, self.n_steps
+            twins.append(twin)
+        return twins
 
     def drop(self) -> None:
         """Give up the line; its text and scores stay readable, its forks live on. Idempotent."""
-        self.dropped = True
-        self._branch.prune()
-        if self._scoring is not None:
-            self._scoring.prune()
+        if not self.dropped:
+            self.dropped = True
+            self._branch.prune()
+            if self.reading is not None:
+                self.reading.release()
 
-    async def extend(self, max_tokens: int, *, whole: bool) -> None:
-        """Generate up to the end of the step or, if ``whole``, of the text; then score what is complete.
+    async def generate(self, max_tokens: int, *, whole: bool) -> int:
+        """Go on to the end of the step or, if ``whole``, of the text. For :class:`Search`.
 
-        A step that ``max_tokens`` cut off is continued by the next call and scored then.
+        A step that ``max_tokens`` cut off is continued by the next call.
+
+        Returns:
+            Tokens that were generated.
         """
-        splitter = self._search.splitter
-        extension = await self._branch.extend(until=() if whole else splitter.ends, max_tokens=max_tokens)
-        self._search.ledger.generated(len(extension.token_ids))
+        until = () if whole else self._search.splitter.ends
+        extension = await self._branch.extend(until=until, max_tokens=max_tokens)
         self.logprobs += extension.logprobs
-        self._waiting += extension.text
-        if extension.n_recalled:
-            # A stop string began in a step that was scored before; the score stays that of the longer step.
-            self._waiting = ""
+        # Of a stop string that began in a step that was read before, the step keeps its part.
+        kept = max(0, len(self._waiting) - extension.n_recalled)
+        self._waiting = self._waiting[:kept] + extension.text
         self._complete = extension.reason == "stop"
-        if extension.reason in ("until", "stop", "limit"):
-            await self._score(splitter)
+        self._cut_off = extension.reason == "length"
+        return len(extension.token_ids)
 
-    def _twin(self, branch: Branch, scoring: ScoringBranch | None) -> "Line":
-        twin = Line(self._search, branch, scoring, self)
-        twin._waiting, twin._complete, twin.unscored = self._waiting, self._complete, self.unscored
-        twin.logprobs, twin.n_steps = self.logprobs, self.n_steps
-        return twin
+    def take_steps(self, *, as_they_stand: bool = False) -> Steps:
+        """Steps that were not taken before, to be scored. For :class:`Search`.
 
-    async def _score(self, splitter: Splitter) -> None:
-        """Score the waiting text, all but the head of a step that follows."""
+        Args:
+            as_they_stand: Take a step that was cut off, too.
+        """
+        if self._cut_off and not as_they_stand:
+            return ()
+        splitter = self._search.splitter
         text, self._waiting = self._waiting, ""
         head = splitter.opens_next
         if head and not self.ended and text.endswith(head):
+            # It is the beginning of the step that follows.
             text, self._waiting = text[: -len(head)], head
-        steps = splitter.split(text)
+        steps = tuple(splitter.split(text))
         self.n_steps += len(steps)
-        if self._scoring is None or self.unscored or not steps:
-            return
-        try:
-            await self._scoring.extend(*steps)
-        except ContextOverflow:
-            self.unscored = True
-        self._search.book_scoring()
+        return steps
+
+    def stand(self, reading: Reading | None) -> None:
+        """Take over a place that is held for this line, or none. For :class:`Search`."""
+        if self.reading is not None:
+            self.reading.release()
+        self.reading = reading
+        self.unscored = reading is None
 
 
 class Search:
@@ -212,6 +230,7 @@ class Search:
         splitter: Splitter = LINES,
         prices: Prices,
         notify: Callable[[Progress], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take over the trees.
 
@@ -222,6 +241,7 @@ class Search:
             splitter: The scorer's.
             prices: FLOPs of a token.
             notify: Is told whenever a line has been extended.
+            clock: Seconds, monotonic.
         """
         if tree.request.logprobs is None:
             raise LocalProtocolError("a search needs log-probabilities")
@@ -230,24 +250,31 @@ class Search:
         self._tree = tree
         self._scoring = scoring
         self._notify = notify
-        self._n_scored = 0
         self._n_ended = 0
+        self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(plan.in_flight)
         self.n_prompt = len(tree.request.prompt_token_ids)
         self.max_tokens = tree.request.max_tokens
-        self.ledger = Ledger(plan.budget, prices, prompt_tokens=self.n_prompt)
-        self.root = Line(self, tree.root, None if scoring is None else scoring.root, None)
+        self.ledger = Ledger(plan.budget, prices, prompt_tokens=self.n_prompt, clock=clock)
+        self.root = Line(self, tree.root, None if scoring is None else Reading(scoring.root), None)
+        self.book_scoring()
 
     @property
     def scores(self) -> bool:
         """Whether there is a scorer."""
         return self._scoring is not None
 
+    @property
+    def usage(self) -> Usage:
+        """Tokens of the generator so far."""
+        return self._tree.usage
+
     async def advance(self, lines: Sequence[Line]) -> None:
         """Extend and score every line that goes on, by one step.
 
         Each gets an equal share of what is left of the budget. Lines whose step is cut off by their share go on in
-        another round while anything is left.
+        another round while anything is left, and while the step has less than :data:`STEP_TOKENS`. A second call
+        waits for the first.
 
         Raises:
             EngineError: What ended a line early; the other lines have stopped too.
@@ -258,18 +285,31 @@ class Search:
         """Extend every line to its end, and score its steps together; otherwise like :meth:`advance`."""
         await self._rounds(lines, whole=True)
 
-    def book_scoring(self) -> None:
-        """Book what the scorer has read since the last time."""
-        if self._scoring is not None:
-            total = self._scoring.usage.prompt_tokens
-            self.ledger.scored(total - self._n_scored)
-            self._n_scored = total
-
     def stop_reason(self, lines: Sequence[Line]) -> StopReason:
         """Why these lines are not extended any more."""
         if all(line.ended for line in lines):
             return "complete"
         return "time" if self.ledger.time_is_up else "budget"
+
+    def outcome(self, lines: Sequence[Line], stop_reason: StopReason | None = None) -> Outcome:
+        """Choose among lines by the plan's rule.
+
+        Args:
+            lines: At least one, in the order of their making.
+            stop_reason: Why they are all; by default :meth:`stop_reason`.
+        """
+        candidates = tuple(line.candidate() for line in lines)
+        return Outcome(
+            candidates=candidates,
+            selection=select(candidates, self.plan.rule),
+            stop_reason=self.stop_reason(lines) if stop_reason is None else stop_reason,
+            lines=tuple(lines),
+        )
+
+    def book_scoring(self) -> None:
+        """Book what the scorer has read since the last time."""
+        if self._scoring is not None:
+            self.ledger.scored(self._scoring.usage.prompt_tokens - self.ledger.spent.scorer_tokens)
 
     def close(self) -> None:
         """Free everything within one step. Idempotent."""
@@ -286,32 +326,59 @@ class Search:
         self.close()
 
     async def _rounds(self, lines: Sequence[Line], *, whole: bool) -> None:
-        steps = {id(line): line.n_steps for line in lines}
-        going = [line for line in lines if not line.ended]
-        while going and not self.ledger.exhausted:
-            shares = self._shares(len(going))
-            await _together(
-                [
-                    self._extend(line, share, whole=whole)
-                    for line, share in zip(going, shares, strict=True)
-                    if share
-                ]
-            )
-            going = [line for line in going if not line.ended and (whole or line.n_steps == steps[id(line)])]
+        async with self._turn:
+            begun = {line: (line.n_steps, line.n_tokens) for line in lines}
 
-    async def _extend(self, line: Line, share: int, *, whole: bool) -> None:
+            def room(line: Line) -> int:
+                """Tokens that the line may still have in these rounds."""
+                n_steps, n_tokens = begun[line]
+                if line.ended or (line.n_steps > n_steps and not whole):
+                    return 0
+                return self.max_tokens if whole else STEP_TOKENS - (line.n_tokens - n_tokens)
+
+            while (going := [line for line in lines if room(line)]) and not self.ledger.exhausted:
+                rooms = [room(line) for line in going]
+                shares = map(min, self._shares(len(going)), rooms)
+                await together(
+                    [
+                        self._generate(line, share, whole=whole)
+                        for line, share in zip(going, shares, strict=True)
+                        if share
+                    ]
+                )
+                await self._score(going, {line for line in going if not room(line)})
+
+    async def _generate(self, line: Line, share: int, *, whole: bool) -> None:
         async with self._places:
-            await line.extend(share, whole=whole)
-        self.ledger.computed(self.n_prompt - self._tree.usage.cached_prompt_tokens)
+            self.ledger.generated(await line.generate(share, whole=whole))
+        self.ledger.found(self._tree.usage.cached_prompt_tokens)
         self._n_ended += line.ended
-        spent = self.ledger.spent
         self._notify(
             Progress(
                 ended=self._n_ended,
                 alive=self.plan.n - self._n_ended,
-                policy_tokens=spent.policy_tokens,
+                policy_tokens=self.ledger.spent.policy_tokens,
             )
         )
+
+    async def _score(self, lines: Sequence[Line], full: Collection[Line]) -> None:
+        """Let the scorer read what the lines have said since it last did; of the ``full``, cut off steps too."""
+        speakers: list[Line] = []
+        wanted: list[tuple[Reading, Steps]] = []
+        for line in lines:
+            steps = line.take_steps(as_they_stand=line in full)
+            if line.reading is not None and steps:
+                speakers.append(line)
+                wanted.append((line.reading, steps))
+        if (left := self.ledger.scorer_tokens_left) is not None:
+            paid = affordable(wanted, left)
+            for line, is_paid in zip(speakers, paid, strict=True):
+                if not is_paid:
+                    line.stand(None)
+            speakers, wanted = list(compress(speakers, paid)), list(compress(wanted, paid))
+        for line, reading in zip(speakers, await read_on(wanted), strict=True):
+            line.stand(reading)
+        self.book_scoring()
 
     def _shares(self, n: int) -> list[int]:
         """Tokens that each of ``n`` lines may generate in this round."""
@@ -320,15 +387,3 @@ class Search:
         if left is None:
             return [most] * n
         return [min(most, left // n + (index < left % n)) for index in range(n)]
-
-
-async def _together(work: Sequence[Coroutine[None, None, None]]) -> None:
-    """Run all at once; when one fails, the others are cancelled and its error is raised."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

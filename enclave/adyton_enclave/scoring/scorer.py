@@ -243,6 +243,18 @@ class ScoringBranch:
         """
         return [ScoringBranch(self._scorer, branch, self._scores) for branch in self._branch.fork(n)]
 
+    def n_tokens(self, *steps: str) -> int:
+        """Tokens that the scorer would read, were these steps (attacker-controlled) added.
+
+        Raises:
+            InvalidRequest: A step is blank.
+        """
+        step = self._scorer.framer.step
+        return sum(
+            len(step(text, first=not self._scores and not index).token_ids)
+            for index, text in enumerate(steps)
+        )
+
     async def extend(self, *steps: str) -> tuple[float, ...]:
         """Add steps (attacker-controlled) and score them. If the waiting task is cancelled, the branch is pruned.
 

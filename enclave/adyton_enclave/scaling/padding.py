@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spending what is left of a budget, so that effort says nothing of the question.
+
+SECURITY: how long a search works and what it costs follows its difficulty: a unanimous vote stops early, a short answer
+is soon over. With ``pad_to_budget`` candidates that nobody looks at are generated and scored until the budget is
+spent. They go on from the same prompt, as many at a time as the strategy had, so the work is alike. What an observer
+of the machine's caches or memory may still see is out of scope.
+"""
+
+from adyton_enclave.scaling.search import Line, Search
+
+
+async def pad(search: Search, blank: Line) -> None:
+    """Generate, score and drop until nothing may be spent any more.
+
+    Args:
+        search: Whose answer is chosen already.
+        blank: A line without any step.
+    """
+    while not search.ledger.exhausted:
+        lines = blank.fork(search.plan.n)
+        await search.finish(lines)
+        for line in lines:
+            line.drop()
