@@ -56,6 +56,7 @@ class Plan:
         balance: Temperature of REBASE's softmax over scores (Wu et al.: 0.2).
         in_flight: Most lines that are extended at a time.
         pad_to_budget: Spend the whole budget whatever happens, so that effort tells nothing of the question.
+        experimental: Whoever asks knows that the strategy is one for comparison only.
     """
 
     strategy: Strategy
@@ -67,3 +68,4 @@ class Plan:
     balance: float = 0.2
     in_flight: int = 64
     pad_to_budget: bool = False
+    experimental: bool = False

@@ -29,6 +29,7 @@ from adyton_enclave.engine.tree import Branch, Tree
 from adyton_enclave.scaling.ledger import Ledger, Prices
 from adyton_enclave.scaling.plan import Plan
 from adyton_enclave.scaling.reading import Reading, Steps, affordable, read_on, together
+from adyton_enclave.scaling.tree_record import Node
 from adyton_enclave.scoring.scorer import ScoringTree
 from adyton_enclave.scoring.splitter import Splitter
 from adyton_protocol.errors import LocalProtocolError
@@ -72,12 +73,14 @@ class Outcome:
         selection: What was chosen among them.
         stop_reason: See :data:`StopReason`.
         lines: The line of each candidate.
+        nodes: What a tree search has tried; empty for other strategies.
     """
 
     candidates: tuple[Candidate, ...]
     selection: Selection
     stop_reason: StopReason
     lines: tuple["Line", ...]
+    nodes: tuple[Node, ...] = ()
 
 
 class Line:

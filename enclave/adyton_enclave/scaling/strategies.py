@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from adyton_enclave.engine import GenerationRequest, Tree, Usage
-from adyton_enclave.scaling import sampling
+from adyton_enclave.scaling import beam, dvts, mcts, rebase, sampling
 from adyton_enclave.scaling.auto import choose
 from adyton_enclave.scaling.calibration import calibration_for
 from adyton_enclave.scaling.ledger import Prices, Spent
@@ -40,6 +40,10 @@ RUNS: Final[Mapping[Strategy, Run]] = {
     "bom": sampling.run,
     "rpc": sampling.run,
     "pairwise": sampling.run,
+    "rebase": rebase.run,
+    "beam": beam.run,
+    "dvts": dvts.run,
+    "mcts": mcts.run,
 }
 """What runs under each name; ``auto`` is one of the others."""
 
