@@ -38,6 +38,38 @@ def test_what_json_writes_is_read_back(value: object) -> None:
     assert parse(json.dumps(value, indent=2).encode()) == value
 
 
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER))
+def test_doubles_are_read_where_they_are_wanted(number: float) -> None:
+    """The canonical form of any double reads back as it; without ``doubles`` only integers have a reading."""
+    written = jcs(number)
+    read = parse_json(written, max_bytes=64, what="document", error=MalformedEvidence, doubles=True)
+    assert read == number
+    assert jcs(read) == written
+    value: object = {"a": read}
+    assert Members(value, "document", MalformedEvidence).number("a", minimum=-2e308, maximum=2e308) == number
+    if type(number) is float and not number.is_integer():
+        with pytest.raises(MalformedEvidence):
+            parse(written)
+        with pytest.raises(MalformedEvidence):
+            json_value(number, what="document", error=MalformedEvidence)
+
+
+@pytest.mark.parametrize(
+    "data", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-0", b"9" * 22, b"0." + b"1" * 40, b"1e", b".5"]
+)
+def test_not_every_number_is_a_double(data: bytes) -> None:
+    """What is infinite, no number, or longer than any canonical form is refused with ``doubles`` too."""
+    with pytest.raises(MalformedEvidence):
+        parse_json(data, max_bytes=64, what="document", error=MalformedEvidence, doubles=True)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1.0], 2, -0.5])
+def test_a_number_has_its_range(value: object) -> None:
+    """Booleans and texts are no numbers, and what is out of range is refused."""
+    with pytest.raises(ReceiptError):
+        Members({"a": value}, "document", ReceiptError).number("a", minimum=0.0, maximum=1.0)
+
+
 @given(st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))
 def test_any_bytes_are_read_or_refused_with_the_given_class(data: bytes) -> None:
     """No input leads to anything but a value or the caller's error class."""

@@ -30,6 +30,7 @@ from adyton_protocol.receipt import (
 )
 from adyton_protocol.receipt_document import MAX_EVENTS
 from adyton_protocol.report import MAX_QUOTE_BYTES
+from adyton_protocol.scaling_replay import LABELS
 from adyton_protocol.strict_json import MAX_DEPTH
 from adyton_protocol.suite import DEFAULT_SUITES, RECEIPT_EXPORT_LABEL, Kem
 
@@ -68,7 +69,8 @@ def test_every_problem_type_is_listed(name: str) -> None:
         f"| `version` | integer | {EXTENSION_VERSION} |", f"At most {MAX_RECEIPT_BYTES // 1024} KiB,",
         f"1 to {MAX_EVENTS} events", f"`{RECEIPT_HEADER}`", f"`{RECEIPT_ID_HEADER}`", f"| `{REQUEST_RECEIVED}` |",
         f"| `{MODEL_IDENTITY}` |", f"| `{GENERATION_FINISHED}` |", f"| `{RESPONSE_RETURNED}` |",
-        f"| `{ANSWER_SCORED}` |", f"| `{SCALING_RUN}`, `{VALIDATION_CHECKED}` |",
+        f"| `{ANSWER_SCORED}` |", f"| `{SCALING_RUN}` |", f"| `{VALIDATION_CHECKED}` |",
+        *(f"`{label}`" for label in LABELS.values()),
     ],
 )  # fmt: skip
 def test_every_constant_is_stated(phrase: str) -> None:
