@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from adyton_enclave.scaling.search import Line, Outcome, Search
+from adyton_enclave.scaling.line import Line
+from adyton_enclave.scaling.search import Outcome, Search
 from adyton_enclave.scaling.tree_record import TreeRecord
 from adyton_protocol.errors import LocalProtocolError
 from adyton_protocol.selection.aggregate import aggregate

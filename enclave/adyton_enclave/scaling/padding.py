@@ -7,7 +7,8 @@ spent. They go on from the same prompt, as many at a time as the strategy had, s
 of the machine's caches or memory may still see is out of scope.
 """
 
-from adyton_enclave.scaling.search import Line, Search
+from adyton_enclave.scaling.line import Line
+from adyton_enclave.scaling.search import Search
 
 
 async def pad(search: Search, blank: Line) -> None:

@@ -18,15 +18,16 @@ So timing decides nothing, unless the budget is one of time.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from itertools import compress
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from adyton_enclave.engine import TokenLogprob, Usage
-from adyton_enclave.engine.tree import Branch, Tree
+from adyton_enclave.engine import Usage
+from adyton_enclave.engine.tree import Tree
 from adyton_enclave.scaling.ledger import Ledger, Prices
+from adyton_enclave.scaling.line import Line
 from adyton_enclave.scaling.plan import Plan
 from adyton_enclave.scaling.reading import Reading, Steps, affordable, read_on, together
 from adyton_enclave.scaling.tree_record import Node
@@ -45,8 +46,9 @@ STEP_TOKENS: Final = 256
 _SLICE_TOKENS: Final = 32
 """Between two looks at the clock, where the budget is one of time."""
 
-StopReason = Literal["complete", "agreed", "budget", "time"]
-"""``complete``: all candidates are there. ``agreed``: the vote was decided. ``budget``, ``time``: spent."""
+StopReason = Literal["complete", "agreed", "budget", "time", "context"]
+"""``complete``: all candidates are there. ``agreed``: the vote was decided. ``budget``, ``time``: spent.
+``context``: no further prompt fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,138 +81,25 @@ class Outcome:
     candidates: tuple[Candidate, ...]
     selection: Selection
     stop_reason: StopReason
-    lines: tuple["Line", ...]
+    lines: tuple[Line, ...]
     nodes: tuple[Node, ...] = ()
 
 
-class Line:
-    """A sequence of steps with their scores. Made by :class:`Search` and :meth:`fork`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What a next attempt is told of those before.
 
     Attributes:
-        parent: The line that it was forked from.
-        reading: Where its steps stand with the scorer; None without a scorer, or when it is ``unscored``.
-        unscored: The scorer has no room for its steps, or the budget none, so ``scores`` says nothing any more.
-        logprobs: One item per generated token, in the detail that the request asked for.
-        n_steps: Complete steps so far.
-        dropped: Whether it was given up.
+        best: The best answer so far.
+        worst: The worst of the last attempts; None where they were all alike.
     """
 
-    def __init__(
-        self, search: "Search", branch: Branch, reading: Reading | None, parent: "Line | None"
-    ) -> None:
-        """Begin without any step; :meth:`fork` begins where a line is."""
-        self._search = search
-        self._branch = branch
-        self.parent = parent
-        self.reading = None if reading is None else reading.hold()
-        self._waiting = ""
-        self._complete = False
-        self._cut_off = False
-        self.unscored = False
-        self.logprobs: tuple[TokenLogprob, ...] = ()
-        self.n_steps = 0
-        self.dropped = False
+    best: str = field(repr=False)
+    worst: str | None = field(repr=False)
 
-    @property
-    def text(self) -> str:
-        """All that was generated, without a stop string."""
-        return self._branch.text
 
-    @property
-    def scores(self) -> tuple[float, ...]:
-        """Of the steps so far, those of its ancestors included; empty without a scorer."""
-        return () if self.reading is None else self.reading.scores
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing can be added: the text is complete, or as long as the request allows."""
-        return self._branch.ended
-
-    @property
-    def logprob(self) -> float:
-        """Sum of the log-probabilities of all that was generated."""
-        return self._branch.logprob
-
-    @property
-    def path(self) -> tuple[int, ...]:
-        """Its place in the tree, on which its draws depend."""
-        return self._branch.path
-
-    @property
-    def n_tokens(self) -> int:
-        """Generated tokens from the prompt to here."""
-        return self._search.max_tokens - self._branch.n_left
-
-    def candidate(self) -> Candidate:
-        """The line as what can be chosen."""
-        return Candidate(
-            text=self.text,
-            n_tokens=self.n_tokens,
-            logprob=min(0.0, self.logprob),
-            scores=self.scores,
-            complete=self._complete,
-        )
-
-    def fork(self, n: int = 1) -> list["Line"]:
-        """Make ``n`` lines that begin like this one. Costs nothing until they are extended."""
-        twins = []
-        for branch in self._branch.fork(n):
-            twin = Line(self._search, branch, self.reading, self)
-            twin._waiting, twin._complete, twin.unscored = self._waiting, self._complete, self.unscored
-            twin._cut_off, twin.logprobs, twin.n_steps = self._cut_off, self.logprobs, self.n_steps
-            twins.append(twin)
-        return twins
-
-    def drop(self) -> None:
-        """Give up the line; its text and scores stay readable, its forks live on. Idempotent."""
-        if not self.dropped:
-            self.dropped = True
-            self._branch.prune()
-            if self.reading is not None:
-                self.reading.release()
-
-    async def generate(self, max_tokens: int, *, whole: bool) -> int:
-        """Go on to the end of the step or, if ``whole``, of the text. For :class:`Search`.
-
-        A step that ``max_tokens`` cut off is continued by the next call.
-
-        Returns:
-            Tokens that were generated.
-        """
-        until = () if whole else self._search.splitter.ends
-        extension = await self._branch.extend(until=until, max_tokens=max_tokens)
-        self.logprobs += extension.logprobs
-        # Of a stop string that began in a step that was read before, the step keeps its part.
-        kept = max(0, len(self._waiting) - extension.n_recalled)
-        self._waiting = self._waiting[:kept] + extension.text
-        self._complete = extension.reason == "stop"
-        self._cut_off = extension.reason == "length"
-        return len(extension.token_ids)
-
-    def take_steps(self, *, as_they_stand: bool = False) -> Steps:
-        """Steps that were not taken before, to be scored. For :class:`Search`.
-
-        Args:
-            as_they_stand: Take a step that was cut off, too.
-        """
-        if self._cut_off and not as_they_stand:
-            return ()
-        splitter = self._search.splitter
-        text, self._waiting = self._waiting, ""
-        head = splitter.opens_next
-        if head and not self.ended and text.endswith(head):
-            # It is the beginning of the step that follows.
-            text, self._waiting = text[: -len(head)], head
-        steps = tuple(splitter.split(text))
-        self.n_steps += len(steps)
-        return steps
-
-    def stand(self, reading: Reading | None) -> None:
-        """Take over a place that is held for this line, or none. For :class:`Search`."""
-        if self.reading is not None:
-            self.reading.release()
-        self.reading = reading
-        self.unscored = reading is None
+Replant = Callable[[Feedback, int], Awaitable[Tree]]
+"""Opens the tree of another prompt. The number of prompts before it is another beginning of its draws' path."""
 
 
 class Search:
@@ -221,7 +110,7 @@ class Search:
         ledger: What was spent.
         root: The line without any step.
         splitter: What a step is.
-        n_prompt: Tokens of the prompt.
+        replanter: How to go on from another prompt; None where that cannot be.
     """
 
     def __init__(
@@ -251,15 +140,17 @@ class Search:
         self.plan = plan
         self.splitter = splitter
         self._tree = tree
+        self.replanter: Replant | None = None
+        self._earlier: list[Usage] = []
         self._scoring = scoring
         self._notify = notify
         self._n_ended = 0
         self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(plan.in_flight)
-        self.n_prompt = len(tree.request.prompt_token_ids)
-        self.max_tokens = tree.request.max_tokens
-        self.ledger = Ledger(plan.budget, prices, prompt_tokens=self.n_prompt, clock=clock)
-        self.root = Line(self, tree.root, None if scoring is None else Reading(scoring.root), None)
+        prompt_tokens = len(tree.request.prompt_token_ids)
+        self.ledger = Ledger(plan.budget, prices, prompt_tokens=prompt_tokens, clock=clock)
+        self._unread = None if scoring is None else Reading(scoring.root).hold()
+        self.root = Line(tree.root, self._unread, splitter)
         self.book_scoring()
 
     @property
@@ -268,9 +159,19 @@ class Search:
         return self._scoring is not None
 
     @property
+    def max_tokens(self) -> int:
+        """Most tokens of a line."""
+        return self._tree.request.max_tokens
+
+    @property
     def usage(self) -> Usage:
         """Tokens of the generator so far."""
-        return self._tree.usage
+        parts = (*self._earlier, self._tree.usage)
+        return Usage(
+            prompt_tokens=sum(part.prompt_tokens for part in parts),
+            completion_tokens=sum(part.completion_tokens for part in parts),
+            cached_prompt_tokens=sum(part.cached_prompt_tokens for part in parts),
+        )
 
     async def advance(self, lines: Sequence[Line]) -> None:
         """Extend and score every line that goes on, by one step.
@@ -288,10 +189,34 @@ class Search:
         """Extend every line to its end, and score its steps together; otherwise like :meth:`advance`."""
         await self._rounds(lines, whole=True)
 
+    async def replant(self, feedback: Feedback) -> None:
+        """Go on from the prompt that follows on what was found so far: ``root`` is a line of the new tree.
+
+        Lines of the old one keep their texts and scores, and cannot be extended any more.
+
+        Raises:
+            LocalProtocolError: The search was opened with one prompt for all.
+            ContextOverflow: The new prompt leaves no room for an answer; nothing changed.
+            EngineError: What else went wrong.
+        """
+        if self.replanter is None:
+            raise LocalProtocolError("this search has one prompt")
+        tree = await self.replanter(feedback, len(self._earlier) + 1)
+        self._earlier.append(self._tree.usage)
+        self._tree.close()
+        self._tree = tree
+        self.ledger.prompted(len(tree.request.prompt_token_ids))
+        self.root = Line(tree.root, self._unread, self.splitter)
+
     def stop_reason(self, lines: Sequence[Line]) -> StopReason:
         """Why these lines are not extended any more."""
         if all(line.ended for line in lines):
             return "complete"
+        return self.spent_reason
+
+    @property
+    def spent_reason(self) -> Literal["time", "budget"]:
+        """What is spent, when something is."""
         return "time" if self.ledger.time_is_up else "budget"
 
     def outcome(self, lines: Sequence[Line], stop_reason: StopReason | None = None) -> Outcome:
@@ -354,12 +279,12 @@ class Search:
     async def _generate(self, line: Line, share: int, *, whole: bool) -> None:
         async with self._places:
             self.ledger.generated(await line.generate(share, whole=whole))
-        self.ledger.found(self._tree.usage.cached_prompt_tokens)
+        self.ledger.found(self.usage.cached_prompt_tokens)
         self._n_ended += line.ended
         self._notify(
             Progress(
                 ended=self._n_ended,
-                alive=self.plan.n - self._n_ended,
+                alive=max(0, self.plan.n - self._n_ended),
                 policy_tokens=self.ledger.spent.policy_tokens,
             )
         )

@@ -11,26 +11,29 @@ Whatever happens, an error or a cancellation included, nothing of a search is le
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from adyton_enclave.engine import GenerationRequest, Tree, Usage
-from adyton_enclave.scaling import beam, dvts, mcts, rebase, sampling
+from adyton_enclave.scaling import beam, dvts, mcts, rebase, refine, sampling
 from adyton_enclave.scaling.auto import choose
 from adyton_enclave.scaling.calibration import calibration_for
 from adyton_enclave.scaling.ledger import Prices, Spent
 from adyton_enclave.scaling.padding import pad
 from adyton_enclave.scaling.plan import NEEDS_SCORER, Plan, Strategy
-from adyton_enclave.scaling.search import LINES, Outcome, Progress, Search
+from adyton_enclave.scaling.search import LINES, Feedback, Outcome, Progress, Replant, Search
 from adyton_enclave.scoring.adapter import Adapter
 from adyton_enclave.scoring.scorer import ScoringTree
 from adyton_enclave.scoring.terms import ScoringTerms
 from adyton_protocol.digests import Digest
-from adyton_protocol.errors import InvalidRequest, UnknownModel, UnsuitableModel
+from adyton_protocol.errors import ContextOverflow, InvalidRequest, UnknownModel, UnsuitableModel
 
 Run = Callable[[Search], Awaitable[Outcome]]
+
+FollowUp = Callable[[Feedback], Awaitable[Sequence[int]]]
+"""Renders the prompt of another attempt: the conversation, and what ``refine.feedback_messages`` adds to it."""
 
 RUNS: Final[Mapping[Strategy, Run]] = {
     "single": sampling.run_single,
@@ -44,6 +47,7 @@ RUNS: Final[Mapping[Strategy, Run]] = {
     "beam": beam.run,
     "dvts": dvts.run,
     "mcts": mcts.run,
+    "refine": refine.run,
 }
 """What runs under each name; ``auto`` is one of the others."""
 
@@ -54,11 +58,16 @@ _FLOPS_PER_PARAMETER: Final = 2.0
 
 
 class Measured(Protocol):
-    """A loaded model as far as its cost goes. :class:`adyton_enclave.engine.LoadedModel` fits."""
+    """A loaded model, its size and its cost. :class:`adyton_enclave.engine.LoadedModel` fits."""
 
     @property
     def n_params(self) -> int:
         """Numbers in its tensors."""
+        ...
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens of prompt and answer together."""
         ...
 
     @property
@@ -121,7 +130,7 @@ def resolve(plan: Plan, generator: Measured, scorer: Judge | None) -> Plan:
     return choose(plan, calibration_for(calibrations, generator.content), scores=scorer is not None)
 
 
-def open_search(
+def open_search(  # noqa: PLR0913 - two models, one request, and who watches
     plan: Plan,
     engine: Generators,
     scorer: Judge | None,
@@ -130,6 +139,7 @@ def open_search(
     *,
     notify: Callable[[Progress], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
+    follow_up: FollowUp | None = None,
 ) -> Search:
     """Open the trees of a search, the scorer's only if the plan needs it. Use the result as a context manager.
 
@@ -141,14 +151,21 @@ def open_search(
         problem: What the scorer is told is asked (attacker-controlled).
         notify: Is told how far the search is, in the event loop.
         clock: Of a budget of time: seconds, monotonic.
+        follow_up: For ``refine``: where an answer goes on from a conversation.
 
     Raises:
         UnsuitableModel: The strategy needs a scorer.
-        InvalidRequest: Too many candidates, or a budget without a token for each; or the problem is blank.
+        InvalidRequest: Too many candidates, or a budget without a token for each; the problem is blank; or ``refine``
+            has no conversation to go on with.
         ContextOverflow: Prompt or problem do not fit.
         EngineError: Why a model could not be asked.
     """
     _check(plan, scorer)
+    if plan.strategy == "refine" and follow_up is None:
+        raise InvalidRequest(
+            "refine tells the model of its earlier answers, so it needs a conversation",
+            param="scaling.strategy",
+        )
     generator = _find(engine, request.model)
     scores = scorer if plan.strategy in NEEDS_SCORER else None
     request = replace(request, n=1, logprobs=0 if request.logprobs is None else request.logprobs)
@@ -173,6 +190,8 @@ def open_search(
             notify=notify,
             clock=clock,
         )
+        if follow_up is not None:
+            search.replanter = _replanting(engine, request, generator.n_ctx, follow_up)
         left = search.ledger.tokens_left
         if left is not None and left < plan.n:
             raise InvalidRequest(
@@ -183,7 +202,7 @@ def open_search(
     return search
 
 
-async def run(
+async def run(  # noqa: PLR0913 - as above
     plan: Plan,
     engine: Generators,
     scorer: Judge | None,
@@ -192,6 +211,7 @@ async def run(
     *,
     notify: Callable[[Progress], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
+    follow_up: FollowUp | None = None,
 ) -> Finding:
     """Run a plan to its end. Cancelling the waiting task stops everything within one step.
 
@@ -201,13 +221,35 @@ async def run(
         EngineError: What ended the search early.
     """
     plan = resolve(plan, _find(engine, request.model), scorer)
-    with open_search(plan, engine, scorer, request, problem, notify=notify, clock=clock) as search:
+    with open_search(
+        plan, engine, scorer, request, problem, notify=notify, clock=clock, follow_up=follow_up
+    ) as search:
         # Made before anything else, because a strategy may use the root up.
         blank = search.root.fork()[0] if plan.pad_to_budget else None
         outcome = await RUNS[plan.strategy](search)
         if blank is not None:
             await pad(search, blank)
         return Finding(plan=plan, outcome=outcome, spent=search.ledger.spent, usage=search.usage)
+
+
+def _replanting(engine: Generators, request: GenerationRequest, n_ctx: int, follow_up: FollowUp) -> Replant:
+    async def replant(feedback: Feedback, n_before: int) -> Tree:
+        prompt = tuple(await follow_up(feedback))
+        left = n_ctx - len(prompt)
+        if left < 1:
+            raise ContextOverflow(
+                f"the prompt has {len(prompt)} tokens, but the context holds {n_ctx}, answer included"
+            )
+        return engine.open_tree(
+            replace(
+                request,
+                prompt_token_ids=prompt,
+                max_tokens=min(request.max_tokens, left),
+                first_choice=request.first_choice + n_before,
+            )
+        )
+
+    return replant
 
 
 def _find(engine: Generators, name: str) -> Measured:
