@@ -16,14 +16,16 @@ _BRACE: Final = re.compile(r"\\(?:boxed|fbox)[ \t]*\{|\\.|[{}]", re.ASCII | re.D
 _STATEMENT: Final = re.compile(
     r"(?<![A-Za-z])answers?(?:[ \t*_]{1,4}(?:is|are)(?![A-Za-z])|[ \t*_]{0,4}[:=])", re.ASCII | re.IGNORECASE
 )
-_BEFORE_ANSWER: Final = re.compile(r"(?:[ \t\r\n*_:=$]|\\[\[(]){0,64}", re.ASCII)
+_BEFORE_ANSWER: Final = re.compile(r"(?:[ \t\r\n*_:=]|\\[\[(]|\$\$){0,64}", re.ASCII)
 _BOX_OPEN: Final = re.compile(r"\\(?:boxed|fbox)[ \t]*\{", re.ASCII)
 _NUMBER: Final = re.compile(
     # A sign is a sign only where it cannot be an operator: `10-3` ends in 3.
-    r"(?:(?<![\w)\]}.])[-+\u2212] ?)?[$\u20ac\u00a3]?"
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\w)\.[0-9]+)"
-    r"(?:[eE][-+]?[0-9]{1,4}(?!\w))?"
-    r"(?: ?/ ?[0-9]+(?![0-9.]))?(?: ?\\?%)?",
+    r"(?:(?<![\w)\]}.])[-+\u2212] ?)?\\?[$\u20ac\u00a3]?(?:[0-9]{1,9} (?=[0-9]{1,9} ?/ ?[0-9]))?"
+    r"(?:(?:[0-9]{1,9} ?)?\\[dtc]?frac ?(?:\{[^{}]{1,64}\}|[0-9]) ?(?:\{[^{}]{1,64}\}|[0-9])"
+    r"|(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\w)\.[0-9]+)"
+    r"(?:[eE][-+]?[0-9]{1,4}(?!\w)|(?: ?(?:[\u00d7x*]|\\times|\\cdot) ?10)?\^(?:\{-?[0-9]{1,4}\}|-?[0-9]{1,4}))?"
+    r"(?: ?/ ?[0-9]+(?![0-9.]))?)"
+    r"(?: ?\\?%| (?:hundred|thousand|[mbtr]{1,2}illion)(?![A-Za-z]))?",
     re.ASCII,
 )
 _OPTION: Final = re.compile(r"\(([A-J])\)", re.ASCII)
@@ -55,6 +57,7 @@ def last_statement(text: str) -> str | None:
         skipped = _BEFORE_ANSWER.match(text, found.end())
         start = found.end() if skipped is None else skipped.end()
         line = text[start : start + MAX_ANSWER_CHARACTERS].partition("\n")[0].strip(" \t\r*_")
+        line = line if line.endswith("...") else line.rstrip(". ")
         if line:
             return line
     return None

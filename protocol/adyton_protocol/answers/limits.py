@@ -18,8 +18,8 @@ MAX_FIELD_CHARACTERS: Final = 256
 """Longest name of, or pointer to, a field."""
 MAX_DIGITS: Final = 256
 """Most digits in a row that are a number."""
-MAX_EXPONENT: Final = 300
-"""Largest power of ten, or of another base, either sign."""
+MAX_EXPONENT: Final = 400
+"""Largest power of ten, or of another base, either sign; double precision needs 324."""
 MAX_NUMBER_BITS: Final = 2048
 """Largest numerator or denominator. Below the 640 decimal digits that every Python is willing to print."""
 MAX_NESTING: Final = 8
