@@ -149,6 +149,20 @@ def _add_generator(kinds: Any) -> None:
     add("--max-steps", type=positive, default=10, metavar="K", help="most operations (default: %(default)s)")
     add("--start-from", type=Path, metavar="CHECKPOINT", help="shape and weights, such as those of `slice`")
     add("--batch-tokens", type=positive, default=2048, metavar="K", help="in each process (default: 2048)")
+    add("--learning-rate", type=float, default=1.0, metavar="X", help="factor on both rates (default: 1)")
+    add(
+        "--decay-from",
+        type=float,
+        metavar="SHARE",
+        help="of the budget, from which on the rates fall (default: 0.4; 0.15 with --start-from)",
+    )
+    add(
+        "--hold-planted",
+        type=float,
+        default=0.15,
+        metavar="SHARE",
+        help="of the budget during which the planted heads stay as they are (default: %(default)s)",
+    )
     parser.set_defaults(run=run_generator)
 
 
@@ -315,9 +329,13 @@ def run_generator(arguments: argparse.Namespace) -> int:
         batch_tokens=arguments.batch_tokens,
         evaluate_every_s=min(120.0, arguments.minutes * 6),
         start_from=arguments.start_from,
+        hold_planted=arguments.hold_planted,
     )
     if arguments.start_from is not None:
         plan = replace(plan, curriculum_from=0.9, decay_from=0.15, muon_lr=0.015, adam_lr=2e-3)
+    if arguments.decay_from is not None:
+        plan = replace(plan, decay_from=arguments.decay_from)
+    plan = plan.at_rate(arguments.learning_rate)
     helpers = start_helpers(arguments.processes, arguments.out)
     trainer = Trainer(plan, arguments.out)
     return _run_to_the_end(trainer, "train", arguments, draw_curve, helpers)
@@ -353,8 +371,7 @@ def run_scorer(arguments: argparse.Namespace) -> int:
         text_after=arguments.text_after,
         curriculum_from=0.0 if arguments.start_from is None else 0.4,
     )
-    factor = arguments.learning_rate
-    plan = replace(plan, muon_lr=plan.muon_lr * factor, adam_lr=plan.adam_lr * factor)
+    plan = plan.at_rate(arguments.learning_rate)
     helpers = start_helpers(arguments.processes, arguments.out)
     validation = [] if arguments.validation is None else read_samples(arguments.validation)
     trainer = ScorerTrainer(plan, arguments.out, validation)

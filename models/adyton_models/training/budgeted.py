@@ -11,9 +11,9 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -42,10 +42,16 @@ class Schedule:
     adam_lr: float = 3e-3
     warmup: float = 0.01
     decay_from: float = 0.4
+    hold_planted: float = 0.15
+    """Share of the budget during which planted weights are held fixed, in a model that has some."""
     threads: int = 2
     checkpoint_every_s: float = 180.0
     evaluate_every_s: float = 120.0
     stop_after_steps: int | None = None
+
+    def at_rate(self, factor: float) -> Self:
+        """The same with both learning rates multiplied."""
+        return replace(self, muon_lr=self.muon_lr * factor, adam_lr=self.adam_lr * factor)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,7 +117,7 @@ class BudgetedTrainer(ABC):
         self.progress = Progress()
         self._already_s, self._started = 0.0, time.monotonic()
         self.model = self.make_model().to(self.device)
-        self.held = Held(self.model) if self.holds_planted else None
+        self.held = self._hold()
         self.optimisers = self._optimisers()
         self.start_data()
 
@@ -143,6 +149,9 @@ class BudgetedTrainer(ABC):
         """Where the data is; kept in the checkpoint."""
         return self.progress.pool
 
+    def _hold(self) -> Held | None:
+        return Held(self.model, self.schedule.hold_planted) if self.holds_planted else None
+
     def _optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
         named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
         matrices = [w for n, w in named if w.dim() == 2 and not n.startswith("embedding")]
@@ -159,7 +168,7 @@ class BudgetedTrainer(ABC):
             return False
         saved: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(saved["model"])
-        self.held = Held(self.model) if self.holds_planted else None
+        self.held = self._hold()
         for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.progress = Progress(**saved["progress"])

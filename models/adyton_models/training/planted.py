@@ -32,10 +32,6 @@ _LOUDNESS = 3.0
 """Of what a planted head writes, in standard deviations of the embedding it is added to."""
 
 
-HELD_UNTIL = 0.15
-"""Share of the budget during which the planted weights are held fixed, so that the rest comes to rely on them."""
-
-
 def _block(model: Transformer, layer: int) -> Block:
     block = model.blocks[layer]
     if not isinstance(block, Block):
@@ -129,9 +125,14 @@ def planted_model(plan: Planned, tokenizer: Tokenizer) -> Transformer:
 
 
 class Held:
-    """Puts planted weights back to what they were, after each update: for a while, or for good."""
+    """Puts planted weights back to what they were, after each update: for a while, or for good.
 
-    def __init__(self, model: Transformer) -> None:
+    While they are held the rest comes to rely on them. Let go at a high rate, they are gone within minutes.
+    """
+
+    def __init__(self, model: Transformer, until: float) -> None:
+        """Hold what the model's planted weights are now, up to progress `until`."""
+        self._until = until
         head = model.shape.head_width
         heads = {0: len(OFFSETS), 1: len(MATCHES)}
         self._parts: list[Tensor] = []
@@ -149,7 +150,7 @@ class Held:
     def restore(self, progress: float) -> None:
         """Undo what the update at `progress` did to the held weights."""
         self._always.copy_(self._constant)
-        if progress < HELD_UNTIL:
+        if progress < self._until:
             for part, value in zip(self._parts, self._values, strict=True):
                 part.copy_(value)
 

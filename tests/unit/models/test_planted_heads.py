@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from adyton_models.tasks.templates import NAMES  # noqa: E402
 from adyton_models.tokenizer import BEGIN, Tokenizer  # noqa: E402
 from adyton_models.training.architecture import Shape, Transformer  # noqa: E402
-from adyton_models.training.planted import HELD_UNTIL, Held, plant_heads  # noqa: E402
+from adyton_models.training.planted import Held, plant_heads  # noqa: E402
 
 TOKENIZER = Tokenizer()
 
@@ -43,7 +43,7 @@ def test_an_untrained_planted_model_looks_up_by_name() -> None:
 def test_held_weights_stay_while_held_and_move_afterwards() -> None:
     """Until its time the planted part survives any update; later only the constant coordinate does."""
     model = planted()
-    held = Held(model)
+    held = Held(model, 0.2)
     query, embedding = model.blocks[0].query.weight, model.embedding.weight
     before = query.detach().clone()
 
@@ -53,11 +53,11 @@ def test_held_weights_stay_while_held_and_move_afterwards() -> None:
                 weight.add_(1.0)
 
     disturb()
-    held.restore(HELD_UNTIL / 2)
+    held.restore(0.1)
     head = model.shape.head_width
     assert torch.equal(query[: 3 * head], before[: 3 * head])
     assert not torch.equal(query[3 * head :], before[3 * head :])
     disturb()
-    held.restore(HELD_UNTIL)
+    held.restore(0.2)
     assert not torch.equal(query[: 3 * head], before[: 3 * head])
     assert embedding[:, 0].unique().numel() == 1
