@@ -7,19 +7,17 @@ spent. They go on from the same prompt, as many at a time as the strategy had, s
 of the machine's caches or memory may still see is out of scope.
 """
 
-from adyton_enclave.scaling.line import Line
 from adyton_enclave.scaling.search import Search
 
 
-async def pad(search: Search, blank: Line) -> None:
-    """Generate, score and drop until nothing may be spent any more.
+async def pad(search: Search) -> None:
+    """Generate, score and drop until nothing may be spent any more, if the plan says so.
 
     Args:
         search: Whose answer is chosen already.
-        blank: A line without any step.
     """
-    while not search.ledger.exhausted:
-        lines = blank.fork(search.plan.n)
+    while search.blank is not None and not search.ledger.exhausted:
+        lines = search.blank.fork(search.plan.n)
         await search.finish(lines)
         for line in lines:
             line.drop()

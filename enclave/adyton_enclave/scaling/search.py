@@ -109,6 +109,7 @@ class Search:
         plan: What was asked for.
         ledger: What was spent.
         root: The line without any step.
+        blank: Another one, which strategies leave to the padding; None where nothing is padded.
         splitter: What a step is.
         replanter: How to go on from another prompt; None where that cannot be.
     """
@@ -150,7 +151,7 @@ class Search:
         prompt_tokens = len(tree.request.prompt_token_ids)
         self.ledger = Ledger(plan.budget, prices, prompt_tokens=prompt_tokens, clock=clock)
         self._unread = None if scoring is None else Reading(scoring.root).hold()
-        self.root = Line(tree.root, self._unread, splitter)
+        self.root, self.blank = self._plant()
         self.book_scoring()
 
     @property
@@ -206,7 +207,7 @@ class Search:
         self._tree.close()
         self._tree = tree
         self.ledger.prompted(len(tree.request.prompt_token_ids))
-        self.root = Line(tree.root, self._unread, self.splitter)
+        self.root, self.blank = self._plant()
 
     def stop_reason(self, lines: Sequence[Line]) -> StopReason:
         """Why these lines are not extended any more."""
@@ -252,6 +253,11 @@ class Search:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _plant(self) -> tuple[Line, Line | None]:
+        root = Line(self._tree.root, self._unread, self.splitter)
+        # Made before anything else, because a strategy may use the root up.
+        return root, root.fork()[0] if self.plan.pad_to_budget else None
 
     async def _rounds(self, lines: Sequence[Line], *, whole: bool) -> None:
         async with self._turn:

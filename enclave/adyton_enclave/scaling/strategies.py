@@ -224,11 +224,8 @@ async def run(  # noqa: PLR0913 - as above
     with open_search(
         plan, engine, scorer, request, problem, notify=notify, clock=clock, follow_up=follow_up
     ) as search:
-        # Made before anything else, because a strategy may use the root up.
-        blank = search.root.fork()[0] if plan.pad_to_budget else None
         outcome = await RUNS[plan.strategy](search)
-        if blank is not None:
-            await pad(search, blank)
+        await pad(search)
         return Finding(plan=plan, outcome=outcome, spent=search.ledger.spent, usage=search.usage)
 
 
