@@ -146,14 +146,15 @@ class Exchange:
                 raise ReceiptError("the enclave answered without a receipt")
             return
         verified = verify_receipt(reader.receipt, self._attested.verdict.keyset)
+        secret = self._sealer.export_receipt_secret()
         check_exchange(
             verified,
             enc=self._sealer.enc,
-            receipt_secret=self._sealer.export_receipt_secret(),
+            receipt_secret=secret,
             request_body=self._request.content,
             response_body=reader.committed,
         )
-        self._on_receipt(ReceiptRecord(verified=verified, attested=self._attested))
+        self._on_receipt(ReceiptRecord(verified=verified, attested=self._attested, secret=secret))
 
     def _needs_receipt(self, status: int) -> bool:
         return self._request.method == "POST" and 200 <= status < 300  # noqa: PLR2004 - RFC 9110 15.3

@@ -8,14 +8,15 @@ appraisal can be repeated offline at the same moment.
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from adyton.session import Attested
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
 from adyton_protocol.digests import jcs
 from adyton_protocol.errors import ConfigError
-from adyton_protocol.receipt import Receipt, VerifiedReceipt, receipt_from_json
+from adyton_protocol.receipt import Receipt, VerifiedReceipt, openings, receipt_from_json
 from adyton_protocol.report import AttestationReport, report_from_json
 from adyton_protocol.strict_json import JsonObject, parse_json
 
@@ -33,10 +34,12 @@ class ReceiptRecord:
     Attributes:
         verified: The receipt, its signature verified under an attested key.
         attested: The appraisal whose keys signed it.
+        secret: The receipt secret of the exchange, 32 bytes; it opens every commitment of the receipt.
     """
 
     verified: VerifiedReceipt
     attested: Attested
+    secret: bytes = field(repr=False)
 
     @property
     def receipt(self) -> Receipt:
@@ -46,6 +49,16 @@ class ReceiptRecord:
     def to_json(self) -> JsonObject:
         """Make the receipt file."""
         return {"receipt": self.receipt.to_json()}
+
+    def openings(self, labels: Sequence[str]) -> dict[str, str]:
+        """Return the opening keys of some commitments, in hexadecimal; disclose them to whoever shall check these.
+
+        Each opens one text and tells nothing about the others.
+
+        Raises:
+            LocalProtocolError: A label is malformed.
+        """
+        return openings(self.secret, labels)
 
     def report_to_json(self) -> JsonObject:
         """Make the report file that the receipt can be checked against."""
