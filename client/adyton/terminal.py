@@ -9,7 +9,9 @@ import json
 import os
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Final, Literal, Protocol, TextIO
 
 from adyton.simulation import SIMULATED_BANNER
@@ -18,6 +20,7 @@ Style = Literal["bold", "green", "red", "yellow", "dim"]
 _CODES: Final[Mapping[Style, str]] = {"bold": "1", "green": "32", "red": "31", "yellow": "33", "dim": "2"}
 _VERDICT_STYLES: Final[Mapping[str, Style]] = {"pass": "green", "fail": "red", "skip": "yellow"}
 _BANNER_COLUMNS: Final = 76
+_CUT: Final = "..."
 
 
 class CheckLike(Protocol):
@@ -56,6 +59,20 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
+def one_line(text: str, columns: int) -> str:
+    """Show words of unknown origin in one line of at most ``columns`` columns, without anything that steers.
+
+    SECURITY: line ends would let the words pretend to be lines of ours, and marks that combine would pile up on them.
+    """
+    spaced = "".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text))
+    marks = [c for c in " ".join(spaced.split()) if not unicodedata.combining(c)]
+    ends = list(accumulate(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in marks))
+    if not ends or ends[-1] <= columns:
+        return "".join(marks)
+    kept = sum(end <= columns - len(_CUT) for end in ends)
+    return "".join(marks[:kept]) + _CUT
+
+
 def say(text: str = "", stream: TextIO | None = None) -> None:
     """Write a line, by default to standard error, and flush it."""
     print(text, file=stream or sys.stderr, flush=True)
@@ -88,3 +105,26 @@ def print_checks(checks: Iterable[CheckLike], stream: TextIO) -> None:
     for check in lines:
         verdict = paint(check.verdict, _VERDICT_STYLES.get(check.verdict, "dim"), stream)
         say(f"{check.number:>3}  {verdict}  {check.name:<{width}}  {printable(check.detail)}", stream)
+
+
+class ProgressLine:
+    """One line on a terminal that is written over until it is cleared; silent where nobody watches."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Use ``stream``, by default standard error."""
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Replace the line."""
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[2K{one_line(text, _BANNER_COLUMNS)}")
+            self._stream.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away, if there is one."""
+        if self._shown:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+            self._shown = False
