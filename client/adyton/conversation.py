@@ -15,6 +15,7 @@ import httpx
 from adyton.refusals import engine_error
 from adyton_protocol.errors import RemoteProtocolError
 from adyton_protocol.sse import SseSplitter
+from adyton_protocol.strict_json import JsonObject
 
 COMPLETIONS_PATH: Final = "/v1/chat/completions"
 
@@ -31,16 +32,20 @@ class Turn:
         messages: The conversation so far, ending with the question.
         stream: Whether the answer should come piece by piece.
         sampling: Further members of the request, such as ``temperature``.
+        scaling: What search to spend compute on, as the member ``scaling`` says it; None for none.
     """
 
     model: str
     messages: Sequence[Message]
     stream: bool = True
     sampling: Mapping[str, float | int] = field(default_factory=dict)
+    scaling: JsonObject | None = None
 
     def to_json(self) -> dict[str, object]:
         """Make the body of the request."""
         body: dict[str, object] = {"model": self.model, "messages": list(self.messages), **self.sampling}
+        if self.scaling is not None:
+            body["scaling"] = self.scaling
         if self.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
@@ -54,15 +59,37 @@ class Reply:
         text: The answer.
         finish_reason: ``stop``, or ``length`` when a limit cut it.
         usage: Token counts, if reported.
+        report: The member ``x_report``, if a search was made; see :mod:`adyton.search_report`.
+        request: The body that was sent, to which the receipt commits.
+        response: The body that came back, without the marker of a stream's end; the receipt commits to it, too.
     """
 
     text: str
     finish_reason: str | None
     usage: dict[str, object] | None
+    report: dict[str, object] | None = field(default=None, repr=False)
+    request: bytes = field(default=b"", repr=False)
+    response: bytes = field(default=b"", repr=False)
 
 
-def take_turn(http: httpx.Client, turn: Turn, on_text: Callable[[str], None]) -> Reply:
-    """Ask and wait for the whole answer, handing each piece to ``on_text`` as it comes.
+def _ignore(_progress: Mapping[str, object]) -> None:
+    """Who does not watch a search."""
+
+
+def take_turn(
+    http: httpx.Client,
+    turn: Turn,
+    on_text: Callable[[str], None],
+    *,
+    on_progress: Callable[[Mapping[str, object]], None] = _ignore,
+) -> Reply:
+    """Ask and wait for the whole answer.
+
+    Args:
+        http: Sealed.
+        turn: What to ask.
+        on_text: Gets each piece of the answer as it comes.
+        on_progress: Gets the member ``x_progress`` of each event that has one, while a search runs.
 
     Raises:
         EngineError: The enclave refuses the request.
@@ -71,8 +98,10 @@ def take_turn(http: httpx.Client, turn: Turn, on_text: Callable[[str], None]) ->
     with http.stream("POST", COMPLETIONS_PATH, json=turn.to_json()) as response:
         if response.status_code != httpx.codes.OK:
             raise engine_error(response.status_code, response.read(), response.headers.get("retry-after"))
-        documents = _events(response) if turn.stream else iter([_parse(response.read())])
+        body: list[bytes] = []
+        documents = _events(response, body) if turn.stream else _whole(response, body)
         pieces: list[str] = []
+        report: dict[str, object] | None = None
         finish_reason: str | None = None
         usage: dict[str, object] | None = None
         for document in documents:
@@ -83,16 +112,34 @@ def take_turn(http: httpx.Client, turn: Turn, on_text: Callable[[str], None]) ->
             finish_reason = reason or finish_reason
             counts = document.get("usage")
             usage = counts if isinstance(counts, dict) else usage
-    return Reply(text="".join(pieces), finish_reason=finish_reason, usage=usage)
+            found, progress = document.get("x_report"), document.get("x_progress")
+            report = found if isinstance(found, dict) else report
+            if isinstance(progress, dict):
+                on_progress(progress)
+        return Reply(
+            text="".join(pieces),
+            finish_reason=finish_reason,
+            usage=usage,
+            report=report,
+            request=response.request.content,
+            response=b"".join(body),
+        )
 
 
-def _events(response: httpx.Response) -> Iterator[dict[str, object]]:
+def _whole(response: httpx.Response, body: list[bytes]) -> Iterator[dict[str, object]]:
+    body.append(response.read())
+    yield _parse(body[0])
+
+
+def _events(response: httpx.Response, body: list[bytes]) -> Iterator[dict[str, object]]:
+    """Each document of a stream; ``body`` gets the bytes of all events but the last marker."""
     splitter = SseSplitter()
     for data in response.iter_bytes():
         for event in splitter.push(data):
             payload = event.strip().removeprefix(b"data:").strip()
             if payload == b"[DONE]":
                 continue
+            body.append(event)
             document = _parse(payload)
             if "error" in document:
                 raise engine_error(httpx.codes.INTERNAL_SERVER_ERROR, payload)

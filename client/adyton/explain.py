@@ -162,7 +162,8 @@ def _draw(root: _Node, fates: _Fates) -> Iterator[str]:
         score = "" if node.score is None else f"{node.score:.2f}"
         yield f"{mark} {head}{score:<4}  {one_line(node.step, _STEP_COLUMNS)}"
         if node.ends:
-            yield f"{mark} {rest}  =>  {fates.of(node.ends)}"
+            chosen = "*" if fates.wins(node.ends) else " "
+            yield f"{chosen} {rest}  =>  {fates.of(node.ends)}"
         waiting += _below(node, rest, fates)
 
 
