@@ -157,11 +157,12 @@ def _parse(data: bytes) -> dict[str, object]:
 
 
 def _choice(document: dict[str, object]) -> tuple[str, str | None]:
-    """Text and finish reason of the first choice of a completion or of a stream chunk."""
+    """Text and finish reason of the first choice, of a completion or of a stream chunk."""
     choices = document.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    choice = next((choice for choice in found if choice.get("index", 0) == 0), None)
+    if choice is None:
         return "", None
-    choice = choices[0]
     words = choice.get("delta") or choice.get("message")
     text = words.get("content") if isinstance(words, dict) else None
     reason = choice.get("finish_reason")
