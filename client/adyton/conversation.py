@@ -126,6 +126,28 @@ def take_turn(
         )
 
 
+def first_choice(body: bytes) -> str:
+    """The text of the first choice of an answer at rest, a whole one or the events of a stream.
+
+    Args:
+        body: Attacker-controlled; a stream without its last marker.
+
+    Raises:
+        RemoteProtocolError: It is neither.
+    """
+    if body.lstrip()[:1] == b"{":
+        return _choice(_parse(body))[0]
+    splitter = SseSplitter()
+    events = splitter.push(body)
+    if splitter.finish():
+        raise RemoteProtocolError("the stream ends inside an event")
+    return "".join(_choice(_parse(_payload(event)))[0] for event in events)
+
+
+def _payload(event: bytes) -> bytes:
+    return event.strip().removeprefix(b"data:").strip()
+
+
 def _whole(response: httpx.Response, body: list[bytes]) -> Iterator[dict[str, object]]:
     body.append(response.read())
     yield _parse(body[0])
@@ -136,7 +158,7 @@ def _events(response: httpx.Response, body: list[bytes]) -> Iterator[dict[str, o
     splitter = SseSplitter()
     for data in response.iter_bytes():
         for event in splitter.push(data):
-            payload = event.strip().removeprefix(b"data:").strip()
+            payload = _payload(event)
             if payload == b"[DONE]":
                 continue
             body.append(event)

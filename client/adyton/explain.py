@@ -6,17 +6,19 @@ one line of bounded width without control characters (:func:`~adyton.terminal.on
 stands in columns that they do not reach. So no candidate can draw a vote, a tree or a verdict of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from adyton.search_report import Confidence, ConfidenceKind, SearchReport
 from adyton.terminal import one_line
 from adyton_protocol.selection.candidate import Candidate, Method, Selection
 
 _BAR_COLUMNS: Final = 28
 _ANSWER_COLUMNS: Final = 28
 _STEP_COLUMNS: Final = 72
+_NAME_COLUMNS: Final = 48
 MAX_TREE_LINES: Final = 120
 MAX_VOTES: Final = 20
 
@@ -30,30 +32,86 @@ _WEIGHED_BY: Final[dict[Method, str]] = {
     "pairwise": "the scorer compares candidates two at a time",
 }
 
+_CONFIDENCE: Final[dict[ConfidenceKind, str]] = {
+    "vote-share": "the answer's share of the vote",
+    "score": "the answer's score",
+    "none": "nothing to judge by",
+}
+_ENDS: Final = {
+    "complete": "all there",
+    "agreed": "ended early: the vote was decided",
+    "budget": "ended by the budget",
+    "time": "ended by the time limit",
+}
 
-def vote_lines(selection: Selection, *, method: Method, n_candidates: int) -> Iterator[str]:
-    """The vote table: each class of equal answers with a bar, its weight and its candidates.
 
-    Args:
-        selection: What was chosen.
-        method: The rule.
-        n_candidates: How many candidates there were.
-    """
-    yield f"vote of {counted(n_candidates, 'candidate')}: {_WEIGHED_BY[method]} (* chosen)"
-    most = max((vote.weight for vote in selection.votes), default=0.0)
-    for vote in selection.votes[:MAX_VOTES]:
+def progress_line(progress: Mapping[str, object]) -> str:
+    """How far a search is, from the member ``x_progress`` of an event."""
+    ended, alive, tokens = (
+        value if type(value) is int else 0
+        for value in (progress.get(name) for name in ("ended", "alive", "policy_tokens"))
+    )
+    return f"searching: {ended:,} ended, {alive:,} under way, {counted(tokens, 'token')}"
+
+
+def search_lines(report: SearchReport) -> Iterator[str]:
+    """What was searched, what it cost, why it ended, and how sure it is: a line each."""
+    asked = f" ({report.asked} chose it)" if report.asked != report.strategy else ""
+    spent = report.spent
+    yield (
+        f"search: {one_line(report.strategy, _NAME_COLUMNS)} {report.n}{asked}, "
+        f"{counted(report.made, 'candidate')}, {_ENDS.get(report.stop_reason, 'ended')}"
+    )
+    scored = f", {spent.scorer_tokens:,} scored" if report.scorer is not None else ""
+    yield (
+        f"spent: {counted(spent.policy_tokens, 'token')} generated{scored}; "
+        f"{flops(spent.policy_flops)} generator, {flops(spent.scorer_flops)} scorer; {spent.time_ms / 1000:.2f} s"
+    )
+    if report.tree is not None:
+        widths = " ".join(map(str, report.tree.widths[:MAX_VOTES]))
+        yield (
+            f"tree: {counted(report.tree.nodes, 'step')}, {counted(report.tree.given_up, 'line')} given up; "
+            f"steps at each depth: {widths}"
+        )
+    confidence = report.confidence
+    if confidence.value is not None:
+        yield f"confidence: {confidence.value:.0%} ({_CONFIDENCE[confidence.kind]}){_measured(confidence)}"
+
+
+def vote_lines(report: SearchReport) -> Iterator[str]:
+    """The vote table: each class of equal answers with its weight, a bar, its candidates, and the answer."""
+    yield f"vote of {counted(report.made, 'candidate')}: {_WEIGHED_BY[report.method]} (* chosen)"
+    most = max((vote.weight for vote in report.votes), default=0.0)
+    for vote in report.votes[:MAX_VOTES]:
         share = vote.weight / most if most > 0.0 else 0.0
         bar = "#" * round(_BAR_COLUMNS * min(1.0, max(0.0, share)))
-        mark = "*" if set(vote.members) & set(selection.winners) else " "
-        members = counted(len(vote.members), "candidate")
+        mark = "*" if report.winner.candidate in vote.candidates else " "
+        members = counted(len(vote.candidates), "candidate")
         yield (
             f"{mark} {vote.weight:8.3g} {bar:<{_BAR_COLUMNS}} {members:<15} "
-            f"{one_line(vote.shown, _ANSWER_COLUMNS)}"
+            f"{one_line(vote.answer, _ANSWER_COLUMNS)}"
         )
-    if len(selection.votes) > MAX_VOTES:
-        yield f"  and {counted(len(selection.votes) - MAX_VOTES, 'further answer')}"
-    if selection.abstained:
-        yield f"  {counted(len(selection.abstained), 'candidate')} without an answer, or cut off: no vote"
+    if len(report.votes) > MAX_VOTES:
+        yield f"  and {counted(len(report.votes) - MAX_VOTES, 'further answer')}"
+    if report.abstained:
+        yield f"  {counted(report.abstained, 'candidate')} without an answer, or cut off: no vote"
+
+
+def step_lines(report: SearchReport, text: str) -> Iterator[str]:
+    """What the scorer thinks of each step of the answer; nothing without a scorer.
+
+    Args:
+        report: Of the search.
+        text: The answer.
+    """
+    steps, lines = report.winner.steps, _lines(text)
+    if not steps or report.scorer is None:
+        return
+    yield f"steps of the answer, as {one_line(report.scorer, _NAME_COLUMNS)} judges all up to each:"
+    shown = lines if len(lines) == len(steps) else [f"step {number}" for number in range(1, len(steps) + 1)]
+    for step, line in zip(steps[:MAX_TREE_LINES], shown, strict=False):
+        verdict = "sound" if step.sound else "doubtful"
+        yield f"  {step.score:.2f} {verdict:<8}  {one_line(line, _STEP_COLUMNS)}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -67,6 +125,12 @@ def flops(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}FLOP"
     return f"{number:.0f} FLOP"
+
+
+def _measured(confidence: Confidence) -> str:
+    if confidence.accuracy is None:
+        return ""
+    return f"; right on {confidence.accuracy:.0%} of {counted(confidence.problems, 'problem')} with known answers"
 
 
 # --- The tree ---------------------------------------------------------------------------------------------------
@@ -93,11 +157,15 @@ class _Node:
 
 def scored_steps(candidate: Candidate) -> list[tuple[str, float | None]]:
     """The lines of a candidate, each with its score where lines are what was scored."""
-    lines = [line for line in candidate.text.split("\n") if line.strip()]
+    lines = _lines(candidate.text)
     scores: list[float | None] = list(candidate.scores)
     if len(scores) == len(lines) - 1 and not candidate.complete:
         scores.append(None)  # A step that was cut off has no score.
     return list(zip(lines, scores if len(scores) == len(lines) else [None] * len(lines), strict=True))
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def tree_lines(candidates: Sequence[Candidate], selection: Selection) -> Iterator[str]:

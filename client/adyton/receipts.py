@@ -98,7 +98,15 @@ class ReportFile:
         Raises:
             ConfigError: The file is neither.
         """
-        document = _object(data, "report file")
+        return cls.of_json(_object(data, "report file"))
+
+    @classmethod
+    def of_json(cls, document: JsonObject) -> Self:
+        """As :meth:`parse`, from the parsed object.
+
+        Raises:
+            ConfigError: It is neither.
+        """
         if "report" not in document:
             return cls(report=document)
         if unknown := document.keys() - {"report", "endorsements", "challenge", "appraised_at"}:
@@ -119,6 +127,12 @@ class ReportFile:
             "challenge": self.challenge,
             "appraised_at": self.appraised_at_s,
         }
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the report claims to come from hardware; only an appraisal says whether it does."""
+        attestation = self.report.get("attestation")
+        return isinstance(attestation, dict) and attestation.get("tee_type") == "sgx"
 
     def parse_report(self) -> AttestationReport:
         """Parse the report; nothing of it is trusted yet.

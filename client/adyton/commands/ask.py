@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from adyton.client import Client
@@ -16,16 +17,23 @@ from adyton.commands.options import (
     sampling,
     save_json,
 )
+from adyton.commands.search_options import STRATEGIES_HELP, add_search_options, scaling_body
 from adyton.conversation import Reply, Turn, take_turn
+from adyton.explain import progress_line, search_lines, step_lines, tree_lines, vote_lines
 from adyton.receipts import ReceiptRecord, ReportFile
+from adyton.replay import SearchFile
+from adyton.search_report import SearchReport
 from adyton.session import Attested
-from adyton.terminal import emit_json, paint, say, write
+from adyton.terminal import ProgressLine, emit_json, paint, say, write
 from adyton_protocol.errors import ReceiptError
+from adyton_protocol.scaling_transcript import transcript_from_json
 
 _EXAMPLES = """examples:
   adyton ask --simulated "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
   adyton ask --policy policy.json --url https://appliance.example "..." --save-receipt receipt.json
   adyton ask --simulated --json --seed 7 "..." | jq .answer
+  adyton ask --simulated --strategy rebase-16 --explain "..."
+  adyton ask --simulated --strategy auto "..." --save-transcript search.json
   echo "a long question" | adyton ask --simulated -
 
 """
@@ -38,7 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="ask one question and check the receipt of the answer",
         description="Ask one question. The question leaves this machine only after the enclave was verified, "
         "and only sealed to it. The answer goes to standard output, everything about it to standard error.",
-        epilog=_EXAMPLES + EXIT_CODES,
+        epilog=_EXAMPLES + STRATEGIES_HELP + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("prompt", metavar="PROMPT", help="the question, or - to read it from standard input")
@@ -53,6 +61,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--save-receipt", type=Path, metavar="FILE", help="keep the signed receipt")
     parser.add_argument("--save-report", type=Path, metavar="FILE", help="keep the evidence behind it")
     add_model_options(parser)
+    search = add_search_options(parser)
+    search.add_argument(
+        "--explain",
+        action="store_true",
+        help="show votes, scored steps and the tree of the search (without --strategy: of auto)",
+    )
+    search.add_argument(
+        "--save-transcript",
+        type=Path,
+        metavar="FILE",
+        help="keep everything that adyton receipt replay needs to make the choice again",
+    )
     add_trust_options(parser)
     add_connection_options(parser)
     parser.set_defaults(run=run)
@@ -71,20 +91,76 @@ def run(args: argparse.Namespace) -> int:
             messages=messages,
             stream=args.stream and not args.json,
             sampling=sampling(args),
+            scaling=scaling_body(args, return_all=args.explain or args.save_transcript is not None),
         )
-        reply = take_turn(client.http(), turn, _discard if args.json else write)
+        watch = SearchWatch()
+        on_text = _discard if args.json else watch.write
+        try:
+            reply = take_turn(client.http(), turn, on_text, on_progress=watch.progress)
+        finally:
+            watch.clear()
         record = receipt_of(client)
+    report = None if reply.report is None else SearchReport.parse(reply.report)
+    _save(args, reply, record, report)
+    if args.json:
+        emit_json(_document(turn, reply, record, report))
+        return OK
+    write("\n")
+    if report is not None:
+        show_search(report, reply, explain=args.explain)
+    say(proof_line(record.attested))
+    say(receipt_line(record))
+    return OK
+
+
+class SearchWatch:
+    """The progress of a search on a line of its own, which makes room for the answer."""
+
+    def __init__(self) -> None:
+        self._line = ProgressLine()
+
+    def progress(self, progress: Mapping[str, object]) -> None:
+        """Show how far a search is."""
+        self._line.show(progress_line(progress))
+
+    def write(self, text: str) -> None:
+        """Show a piece of the answer."""
+        self.clear()
+        write(text)
+
+    def clear(self) -> None:
+        """Leave nothing of the line."""
+        self._line.clear()
+
+
+def show_search(report: SearchReport, reply: Reply, *, explain: bool) -> None:
+    """Print what a search did: a line each on what it was, cost and thinks of itself; explained, all of it.
+
+    Raises:
+        ReceiptError: The transcript is none.
+    """
+    for line in search_lines(report):
+        say(line)
+    if not explain:
+        return
+    for line in (*vote_lines(report), *step_lines(report, reply.text)):
+        say(line)
+    if report.transcript is not None:
+        transcript = transcript_from_json(report.transcript)
+        for line in tree_lines(transcript.candidates, transcript.selection):
+            say(line)
+
+
+def _save(
+    args: argparse.Namespace, reply: Reply, record: ReceiptRecord, report: SearchReport | None
+) -> None:
     if args.save_receipt is not None:
         save_json(args.save_receipt, record.to_json())
     if args.save_report is not None:
         save_json(args.save_report, ReportFile.of(record.attested).to_json())
-    if args.json:
-        emit_json(_document(turn, reply, record))
-    else:
-        write("\n")
-        say(proof_line(record.attested))
-        say(receipt_line(record))
-    return OK
+    if args.save_transcript is not None:
+        file = SearchFile.of(record, report, request=reply.request, response=reply.response)
+        save_json(args.save_transcript, file.to_json())
 
 
 def default_model(attested: Attested) -> str:
@@ -119,9 +195,12 @@ def receipt_line(record: ReceiptRecord) -> str:
     return f"receipt: {word} (about this question and this answer; attested key {record.receipt.key_id})"
 
 
-def _document(turn: Turn, reply: Reply, record: ReceiptRecord) -> dict[str, object]:
+def _document(
+    turn: Turn, reply: Reply, record: ReceiptRecord, report: SearchReport | None
+) -> dict[str, object]:
     verdict = record.attested.verdict
-    return {
+    search = {} if report is None else {"search": report.document}
+    return search | {
         "answer": reply.text,
         "model": turn.model,
         "finish_reason": reply.finish_reason,

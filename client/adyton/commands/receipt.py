@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``adyton receipt verify``: check a kept receipt offline, without the appliance and without the client."""
+"""``adyton receipt verify`` and ``replay``: check a kept receipt, or a kept search, offline, without the appliance."""
 
 import argparse
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from adyton.commands.options import (
 )
 from adyton.receipt_checks import Checks, ReceiptCheck, appraised, check_receipt, failed
 from adyton.receipts import ReportFile, parse_receipt_file
+from adyton.replay import SearchFile, replay_search
 from adyton.session import Appraiser
 from adyton.terminal import announce_simulation, emit_json, paint, print_checks, say
 from adyton.trust import appraiser_for
@@ -34,6 +36,19 @@ _SCOPE: Final = (
     "what this shows: an enclave whose keys stand in the report signed this receipt. What it cannot show "
     "offline: the words of question and answer, which the receipt only commits to; the client compared those "
     "when it received them."
+)
+
+_REPLAY_EXAMPLES: Final = """examples:
+  adyton ask --simulated --strategy rebase-16 "..." --save-transcript search.json
+  adyton receipt replay search.json --simulated
+  adyton receipt replay search.json --policy policy.json --json | jq .checks
+
+"""
+
+_REPLAY_SCOPE: Final = (
+    "what this shows: an enclave whose keys stand in the evidence signed that it chose among these candidates, "
+    "with these scores, and the rule leads to this choice. What it takes as signed: that the models of the "
+    "receipt wrote and scored them. What it cannot show: that the answer is right."
 )
 
 _COLUMNS: Final = 100
@@ -57,10 +72,59 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     verify.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_trust_options(verify)
-    verify.set_defaults(run=run)
+    verify.set_defaults(run=run_verify)
+    replay = actions.add_parser(
+        "replay",
+        help="make the choice of a search again, offline",
+        description="Check the receipt in a search file, check that the transcript is the one that it commits to, "
+        "and make the choice again from the candidates. With --policy or --simulated the evidence is appraised "
+        "too, as of the time it was saved with. Nothing is asked of the appliance.",
+        epilog=_REPLAY_EXAMPLES + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    replay.add_argument("search", type=Path, metavar="FILE", help="search file, from --save-transcript")
+    replay.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add_trust_options(replay)
+    replay.set_defaults(run=run_replay)
 
 
-def run(args: argparse.Namespace) -> int:
+def run_replay(args: argparse.Namespace) -> int:
+    """Carry out ``receipt replay``."""
+    file = SearchFile.parse(read_file(args.search, "search"))
+    checks = replay_search(file, judge(args))
+    same, simulated = not failed(checks), not file.evidence.is_real
+    if args.json:
+        if simulated:
+            announce_simulation()
+        emit_json(
+            {
+                "verdict": "same choice" if same else "refused",
+                "appraised": appraised(checks),
+                "simulated": simulated,
+                "checks": [asdict(check) for check in checks],
+            }
+        )
+        return OK if same else REFUSED
+    out = sys.stdout
+    if simulated:
+        announce_simulation(out)
+    print_checks(checks, out)
+    say(textwrap.fill(_REPLAY_SCOPE, _COLUMNS), out)
+    say(f"replay: {_replay_verdict(checks, same=same, simulated=simulated)}", out)
+    return OK if same else REFUSED
+
+
+def _replay_verdict(checks: Sequence[ReceiptCheck], *, same: bool, simulated: bool) -> str:
+    if not same:
+        names = ", ".join(check.name for check in checks if check.verdict == "fail")
+        return paint(f"REFUSED by {names}", "red", sys.stdout)
+    word = paint("the same choice", "green", sys.stdout)
+    if not appraised(checks):
+        return f"{word}, signed under the keys of this evidence; they were not appraised"
+    return f"{word}{' (SIMULATED evidence)' if simulated else ''}"
+
+
+def run_verify(args: argparse.Namespace) -> int:
     """Carry out ``receipt verify``."""
     evidence = ReportFile.parse(read_file(args.report, "report"))
     receipt_bytes = read_file(args.receipt, "receipt")
@@ -98,7 +162,7 @@ def judge(args: argparse.Namespace) -> Appraiser | None:
     return appraiser_for(args.policy, simulation(args))
 
 
-def _print(checks: tuple[ReceiptCheck, ...], *, valid: bool, simulated: bool) -> None:
+def _print(checks: Sequence[ReceiptCheck], *, valid: bool, simulated: bool) -> None:
     out = sys.stdout
     if simulated:
         announce_simulation(out)

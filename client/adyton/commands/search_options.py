@@ -32,8 +32,8 @@ STRATEGIES_HELP: Final = """strategies (NAME or NAME-N, such as rebase-16):
 """
 
 
-def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be asked of a search; without any of them there is none."""
+def add_search_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Add what may be asked of a search, without any of which there is none; returns their group."""
     group = parser.add_argument_group("search", "spend more compute on a better answer")
     group.add_argument(
         "--strategy", metavar="NAME[-N]", help="how to search, such as auto, rebase-16, majority-8"
@@ -62,8 +62,10 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pad-to-budget",
         action="store_true",
-        help="spend the whole budget, so that time and size say nothing of the question's difficulty",
+        help="spend the whole budget, so that time and size say nothing of the question's difficulty; needs "
+        "--budget-tokens",
     )
+    return group
 
 
 def scaling_body(args: argparse.Namespace, *, return_all: bool) -> JsonObject | None:
