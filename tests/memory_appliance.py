@@ -22,6 +22,7 @@ from typing import Any, Self
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding
 from nacl.signing import SigningKey
+from search_answers import report_of, search_events
 
 from adyton import AsyncClient, Client, Simulation
 from adyton.edge import wall_clock_s
@@ -36,8 +37,10 @@ from adyton_protocol.hpke import KemPrivateKey
 from adyton_protocol.key_config import KeyConfig
 from adyton_protocol.keyset import Keyset, KeysetExtension, ModelIdentity, PublicKeyEntry
 from adyton_protocol.ohttp import RequestOpener
-from adyton_protocol.receipt import RECEIPT_HEADER, Receipt, ReceiptBuilder
+from adyton_protocol.receipt import RECEIPT_HEADER, SCALING_RUN, Receipt, ReceiptBuilder
 from adyton_protocol.report import AttestationReport, TeeType
+from adyton_protocol.scaling_replay import search_event
+from adyton_protocol.scaling_transcript import Transcript
 from adyton_protocol.sse import comment_of, receipt_comment
 from adyton_protocol.suite import Kem
 
@@ -166,6 +169,9 @@ class MemoryAppliance:
     events: tuple[bytes, ...] | None = None
     end: bytes = DONE
     with_receipt: bool = True
+    search: Transcript | None = None
+    search_report: dict[str, Any] | None = None
+    returned: str | None = None
     last_receipt: Receipt | None = None
 
     def __post_init__(self) -> None:
@@ -275,9 +281,19 @@ class MemoryAppliance:
             body = json.dumps({"error": error | {"code": "model_not_found"}}).encode()
             return [self.whole(404, body, ())]
         builder.model_identity(name=MODEL.name, identity=MODEL.identity)
+        more: dict[str, object] = {}
+        text = "".join(WORDS)
+        if self.search is not None and "scaling" in asked:
+            builder.event(SCALING_RUN, search_event(self.search, builder.commitment))
+            whole = asked["scaling"].get("return") == "all"
+            report = report_of(self.search, whole=whole) if self.search_report is None else self.search_report
+            self.events = tuple(search_events(self.search, report))
+            text = self.search.candidates[self.search.selection.winners[0]].text
+            text = text if self.returned is None else self.returned
+            more = {"x_report": report}
         if asked.get("stream"):
             return self.stream(builder)
-        body = json.dumps(completion("".join(WORDS))).encode()
+        body = json.dumps(completion(text) | more).encode()
         builder.response_data(body)
         receipt = self.finish(builder)
         headers = ((RECEIPT_HEADER.encode(), receipt.header_value().encode()),) if self.with_receipt else ()

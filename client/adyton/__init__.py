@@ -13,6 +13,8 @@
 from adyton.async_client import AsyncClient
 from adyton.client import Client
 from adyton.receipts import ReceiptRecord
+from adyton.replay import SearchFile
+from adyton.search_report import SearchReport
 from adyton.simulation import Simulation
 
-__all__ = ["AsyncClient", "Client", "ReceiptRecord", "Simulation"]
+__all__ = ["AsyncClient", "Client", "ReceiptRecord", "SearchFile", "SearchReport", "Simulation"]

@@ -8,9 +8,9 @@
     path.write_text(json.dumps(file.to_json()))                       # for the auditor, who does:
     checks = replay_search(SearchFile.parse(path.read_bytes()), Verifier(policy))
 
-A *search file* holds ``{"receipt", "evidence", "transcript", "openings", "request", "response"}``: the receipt, the report
-file behind its keys, the transcript, and the keys of just those commitments that it opens. Request and response may be
-missing; then nothing links the choice to question and answer but the receipt's own word that they belong together.
+A *search file* holds ``{"receipt", "evidence", "transcript", "openings", "request", "response"}``: the receipt, the
+report file behind its keys, the transcript, and the keys of just those commitments that it opens. Request and response
+may be missing; then nothing links the choice to question and answer but the receipt's word that they belong together.
 
 Whoever has the file reads every candidate. It opens nothing else of the exchange.
 """
@@ -39,7 +39,12 @@ from adyton_protocol.receipt import (
     receipt_from_json,
 )
 from adyton_protocol.scaling_replay import LABELS, check_part, check_search_event, replay
-from adyton_protocol.scaling_transcript import MAX_NODES, MAX_TRANSCRIPT_BYTES, Transcript, transcript_from_json
+from adyton_protocol.scaling_transcript import (
+    MAX_NODES,
+    MAX_TRANSCRIPT_BYTES,
+    Transcript,
+    transcript_from_json,
+)
 from adyton_protocol.strict_json import JsonObject, parse_json
 
 MAX_SEARCH_FILE_BYTES: Final = 2 * MAX_TRANSCRIPT_BYTES + MAX_FILE_BYTES
@@ -89,7 +94,9 @@ class SearchFile:
             ConfigError: There was no search, or the answer does not hold its transcript.
         """
         if report is None or report.transcript is None:
-            raise ConfigError('only a search that was asked for with "return": "all" has a transcript to keep')
+            raise ConfigError(
+                'only a search that was asked for with "return": "all" has a transcript to keep'
+            )
         disclosed = [
             label for label, body in zip(_BODIES, (request, response), strict=True) if body is not None
         ]
@@ -199,7 +206,9 @@ def _commitments(checks: Checks, verified: VerifiedReceipt, transcript: Transcri
         event = check_search_event(verified, transcript)
     except ReceiptError as error:
         return checks.add("search", "fail", str(error))
-    checks.add("search", "pass", f"signed for {transcript.strategy} {transcript.n}, ended: {transcript.stop_reason}")
+    checks.add(
+        "search", "pass", f"signed for {transcript.strategy} {transcript.n}, ended: {transcript.stop_reason}"
+    )
     for part, label in LABELS.items():
         try:
             check_part(event, transcript, part, file.openings.get(label, b""))
@@ -234,12 +243,16 @@ def _bodies(checks: Checks, verified: VerifiedReceipt, transcript: Transcript, f
         return checks.add("answer", "fail", str(error))
     winner = transcript.candidates[transcript.selection.winners[0]].text
     if not text or text not in winner:
-        return checks.add("answer", "fail", "the response in this file is signed, and is not the winner's text")
+        return checks.add(
+            "answer", "fail", "the response in this file is signed, and is not the winner's text"
+        )
     whole = "is" if text == winner else "is a part of"
-    return checks.add("answer", "pass", f"the receipt commits to the response, and that {whole} the winner's text")
+    return checks.add(
+        "answer", "pass", f"the receipt commits to the response, and that {whole} the winner's text"
+    )
 
 
-def _opened(  # noqa: PLR0913 - a check's name beside what it is about
+def _opened(
     checks: Checks, verified: VerifiedReceipt, name: str, label: str, body: bytes | None, file: SearchFile
 ) -> bool:
     if body is None:

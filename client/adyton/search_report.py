@@ -11,8 +11,9 @@ The report is a part of the answer (member ``x_report``), so the receipt commits
 That an answer is right it does not say: scores and confidence are opinions of trained models.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Self, cast, get_args
+from typing import Final, Literal, Self, TypeVar, cast, get_args
 
 from adyton_protocol.errors import RemoteProtocolError
 from adyton_protocol.selection.candidate import METHODS, Method
@@ -22,6 +23,8 @@ REPORT: Final = "x_report"
 """The member of an answer, or of an event of a stream."""
 
 ConfidenceKind = Literal["vote-share", "score", "none"]
+_CONFIDENCE_KINDS: Final[tuple[ConfidenceKind, ...]] = get_args(ConfidenceKind)
+_Word = TypeVar("_Word", bound=str)
 
 _MAX_ITEMS: Final = 4096
 _MAX_NAME_CHARS: Final = 256
@@ -210,14 +213,11 @@ class SearchReport:
         transcript = report.raw("transcript") if "transcript" in report else None
         if transcript is not None and not isinstance(transcript, dict):
             report.refuse("transcript", "not an object")
-        method = report.text("method", max_chars=_MAX_NAME_CHARS)
-        if method not in METHODS:
-            report.refuse("method", f"not one of {', '.join(METHODS)}")
         return cls(
             strategy=report.text("strategy", max_chars=_MAX_NAME_CHARS),
             asked=report.text("asked", max_chars=_MAX_NAME_CHARS),
             n=_count(report, "n"),
-            method=cast("Method", method),
+            method=_one_of(report, "method", METHODS),
             stop_reason=report.text("stop_reason", max_chars=_MAX_NAME_CHARS),
             scorer=report.optional_text("scorer", max_chars=_MAX_NAME_CHARS),
             made=_count(candidates, "made"),
@@ -232,6 +232,14 @@ class SearchReport:
             transcript=transcript,
             document=cast("JsonObject", document),
         )
+
+
+def _one_of(members: Members, name: str, allowed: Sequence[_Word]) -> _Word:
+    text = members.text(name, max_chars=_MAX_NAME_CHARS)
+    for word in allowed:
+        if word == text:
+            return word
+    return members.refuse(name, f"not one of {', '.join(allowed)}")
 
 
 def _count(members: Members, name: str) -> int:
@@ -263,7 +271,7 @@ def _text(members: Members, name: str) -> str | None:
     value = members.raw(name)
     if value is not None and (type(value) is not str or len(value) > _MAX_ANSWER_CHARS):
         members.refuse(name, f"not a string of at most {_MAX_ANSWER_CHARS} characters")
-    return cast("str | None", value)
+    return value
 
 
 def _winner(winner: Members) -> Winner:
@@ -280,13 +288,10 @@ def _winner(winner: Members) -> Winner:
 
 
 def _confidence(confidence: Members) -> Confidence:
-    kind = confidence.text("is", max_chars=_MAX_NAME_CHARS)
-    if kind not in get_args(ConfidenceKind):
-        confidence.refuse("is", f"not one of {', '.join(get_args(ConfidenceKind))}")
     measured = None if confidence.raw("measured") is None else confidence.object("measured")
     return Confidence(
         value=_share(confidence, "value"),
-        kind=cast("ConfidenceKind", kind),
+        kind=_one_of(confidence, "is", _CONFIDENCE_KINDS),
         accuracy=None if measured is None else measured.number("accuracy", minimum=0.0, maximum=1.0),
         problems=0 if measured is None else _count(measured, "problems"),
     )

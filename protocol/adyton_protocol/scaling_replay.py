@@ -120,6 +120,21 @@ def check_search(verified: VerifiedReceipt, transcript: Transcript, keys: Mappin
         ReceiptError: Any of it does not hold, or a key is missing.
         LocalProtocolError: A key has not 32 bytes.
     """
+    event = check_search_event(verified, transcript)
+    for part, label in LABELS.items():
+        if part not in keys:
+            raise ReceiptError(f"receipt: no opening key for {label}")
+        check_part(event, transcript, part, keys[part])
+    if differences := replay(transcript).differences:
+        raise ReceiptError(f"receipt: the choice made again differs in {', '.join(differences)}")
+
+
+def check_search_event(verified: VerifiedReceipt, transcript: Transcript) -> Members:
+    """Steps 1 and 2 of :func:`check_search`; returns the event for :func:`check_part`.
+
+    Raises:
+        ReceiptError: The receipt speaks of no search, of several, or of another one.
+    """
     events = verified.receipt.events_of(SCALING_RUN)
     if len(events) != 1:
         raise ReceiptError(f"receipt: not exactly one event {SCALING_RUN}")
@@ -128,11 +143,22 @@ def check_search(verified: VerifiedReceipt, transcript: Transcript, keys: Mappin
     for name in ("strategy", "n", "candidates", "stop_reason"):
         if event.raw(name) != said[name] or type(event.raw(name)) is not type(said[name]):
             raise ReceiptError(f"receipt: signed for a search with another {name}")
-    for part, data in transcript.parts().items():
-        if part not in keys:
-            raise ReceiptError(f"receipt: no opening key for {LABELS[part]}")
-        committed = event.text(f"{part}_commitment", max_chars=COMMITMENT_CHARS, pattern=COMMITMENT_PATTERN)
-        if not commitment_matches(committed, keys[part], data):
-            raise ReceiptError(f"receipt: does not commit to this transcript's {part}")
-    if differences := replay(transcript).differences:
-        raise ReceiptError(f"receipt: the choice made again differs in {', '.join(differences)}")
+    return event
+
+
+def check_part(event: Members, transcript: Transcript, part: Part, key: bytes) -> None:
+    """Step 3 of :func:`check_search`, for one part.
+
+    Args:
+        event: Of :func:`check_search_event`.
+        transcript: Attacker-controlled.
+        part: Which.
+        key: Its opening key, 32 bytes.
+
+    Raises:
+        ReceiptError: The receipt commits to something else, or to nothing.
+        LocalProtocolError: The key has not 32 bytes.
+    """
+    committed = event.text(f"{part}_commitment", max_chars=COMMITMENT_CHARS, pattern=COMMITMENT_PATTERN)
+    if not commitment_matches(committed, key, transcript.parts()[part]):
+        raise ReceiptError(f"receipt: does not commit to this transcript's {part}")

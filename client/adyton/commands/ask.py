@@ -151,9 +151,7 @@ def show_search(report: SearchReport, reply: Reply, *, explain: bool) -> None:
             say(line)
 
 
-def _save(
-    args: argparse.Namespace, reply: Reply, record: ReceiptRecord, report: SearchReport | None
-) -> None:
+def _save(args: argparse.Namespace, reply: Reply, record: ReceiptRecord, report: SearchReport | None) -> None:
     if args.save_receipt is not None:
         save_json(args.save_receipt, record.to_json())
     if args.save_report is not None:

@@ -11,10 +11,10 @@ from typing import Final, get_args
 from adyton_protocol.answers import AnswerRule, Equivalence, Extract
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.selection.aggregate import AGGREGATES
+from adyton_protocol.selection.bounds import STOP_KINDS
 from adyton_protocol.strict_json import JsonObject
 
 _STRATEGY: Final = re.compile(r"(?P<name>[a-z][a-z-]{0,31}?)(?:-(?P<n>[1-9][0-9]{0,3}))?")
-_STOPS: Final = ("none", "esc", "beta")
 
 STRATEGIES_HELP: Final = """strategies (NAME or NAME-N, such as rebase-16):
   auto       what this model was measured to answer best with, for the least
@@ -51,7 +51,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGr
     )
     group.add_argument("--aggregate", choices=AGGREGATES, help="how scores of steps become one")
     group.add_argument(
-        "--stop", choices=_STOPS, help="when a vote ends early: never, unanimous, or decided enough"
+        "--stop", choices=STOP_KINDS, help="when a vote ends early: never, unanimous, or decided enough"
     )
     group.add_argument(
         "--answer",
@@ -64,6 +64,9 @@ def add_search_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGr
         action="store_true",
         help="spend the whole budget, so that time and size say nothing of the question's difficulty; needs "
         "--budget-tokens",
+    )
+    group.add_argument(
+        "--experimental", action="store_true", help="allow strategies that are known to be no better (mcts)"
     )
     return group
 
@@ -93,6 +96,7 @@ def scaling_body(args: argparse.Namespace, *, return_all: bool) -> JsonObject | 
         "stop": None if args.stop is None else {"kind": args.stop},
         "answer": None if args.answer is None else answer_rule(args.answer).as_json(),
         "pad_to_budget": args.pad_to_budget or None,
+        "experimental": args.experimental or None,
     }
     given: JsonObject = {name: value for name, value in members.items() if value is not None}
     if args.strategy is not None:

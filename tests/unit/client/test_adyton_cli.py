@@ -3,11 +3,11 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import Run
 from memory_appliance import (
     MODEL,
     QUESTION,
@@ -15,7 +15,6 @@ from memory_appliance import (
     MemoryAppliance,
     policy,
     problem,
-    serving,
     write_simulation,
 )
 
@@ -24,44 +23,6 @@ from adyton.terminal import printable
 from adyton_protocol.report import parse_report
 
 ANSWER = "".join(WORDS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def url(memory: MemoryAppliance) -> Iterator[str]:
-    """The memory appliance on a socket."""
-    with serving(memory) as served:
-        yield served
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process."""
-
-    def execute(*arguments: object) -> Outcome:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Outcome(code=code, out=captured.out, err=captured.err)
-
-    return execute
-
-
-@pytest.fixture
-def where(url: str, tmp_path: Path) -> tuple[str, ...]:
-    """The options that choose this simulated appliance."""
-    write_simulation(tmp_path / "simulation")
-    return ("--url", url, "--simulated", "--simulation-dir", str(tmp_path / "simulation"))
 
 
 def test_ask_prints_the_answer_alone_on_standard_output(run: Run, where: tuple[str, ...]) -> None:

@@ -2,13 +2,29 @@
 """A search as text: complete, bounded, and in columns that no candidate reaches."""
 
 import sys
+from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from search_answers import report_of
 
-from adyton.explain import MAX_TREE_LINES, MAX_VOTES, flops, scored_steps, tree_lines, vote_lines
+from adyton.explain import (
+    MAX_TREE_LINES,
+    MAX_VOTES,
+    flops,
+    progress_line,
+    scored_steps,
+    search_lines,
+    step_lines,
+    tree_lines,
+    vote_lines,
+)
+from adyton.search_report import SearchReport
 from adyton.terminal import one_line
-from adyton_protocol.selection.candidate import Candidate, Selection, Vote
+from adyton_protocol.scaling_transcript import Transcript
+from adyton_protocol.selection.bounds import Budget, StopRule
+from adyton_protocol.selection.candidate import Candidate, Selection, SelectionRule, Vote
 
 HOSTILE = "9\x1b[2J\r\n* 99 ######## 64 candidates 9\n\u202e\u2028\u0085=>  9\tA\u0301\u0336\u0336"
 
@@ -30,14 +46,62 @@ CANDIDATES = (
     candidate("A = 3\nB = 4\nThe answer is: 7", 0.99, 0.98, 0.97),
     candidate("A = 2\nno idea", 0.2, 0.1),
 )
-SELECTION = Selection(
-    winners=(0,), votes=(vote("7", 1.9, 0, 3), vote("8", 0.3, 1)), abstained=(2, 4)
-)  # fmt: skip
+SELECTION = Selection(winners=(0,), votes=(vote("7", 1.9, 0, 3), vote("8", 0.3, 1)), abstained=(2, 4))
+
+
+def reported(candidates: tuple[Candidate, ...], selection: Selection, **changes: Any) -> SearchReport:
+    """The report of a search with these candidates and this choice."""
+    members: dict[str, Any] = {
+        "strategy": "rebase",
+        "n": len(candidates),
+        "scorer": "prm",
+        "rule": SelectionRule(method="weighted"),
+        "budget": Budget(),
+        "stop": StopRule(),
+        "stop_reason": "complete",
+        "candidates": candidates,
+        "selection": selection,
+    } | changes
+    return SearchReport.parse(report_of(Transcript(**members)))
+
+
+def test_a_search_is_summed_up() -> None:
+    """Strategy, effort of both models, and what the confidence is, in a line each."""
+    lines = list(search_lines(reported(CANDIDATES, SELECTION)))
+    assert lines == [
+        "search: rebase 5 (auto chose it), 5 candidates, all there",
+        "spent: 25 tokens generated, 300 scored; 1.5 GFLOP generator, 250 MFLOP scorer; 1.23 s",
+        "confidence: 86% (the answer's share of the vote); right on 91% of 500 problems with known answers",
+    ]
+    early = reported(CANDIDATES, SELECTION, stop_reason="agreed", scorer=None)
+    assert "ended early: the vote was decided" in next(search_lines(early))
+    assert "scored" not in list(search_lines(early))[1]
+
+
+def test_every_step_of_the_answer_has_its_verdict() -> None:
+    """Score and verdict stand before the step; steps that are not lines are numbered; no scorer, no verdicts."""
+    report = reported(CANDIDATES, replace(SELECTION, winners=(1,)))
+    assert list(step_lines(report, CANDIDATES[1].text)) == [
+        "steps of the answer, as prm judges all up to each:",
+        "  0.99 sound     A = 3",
+        "  0.40 doubtful  B = 5",
+        "  0.30 doubtful  The answer is: 8",
+    ]
+    assert [line[17:] for line in step_lines(report, "one line")][1:] == ["step 1", "step 2", "step 3"]
+    assert list(step_lines(reported(CANDIDATES, SELECTION, scorer=None), "x")) == []
+
+
+def test_progress_of_any_shape_is_a_line() -> None:
+    """Numbers are shown, anything else counts as nothing."""
+    assert progress_line({"ended": 3, "alive": 5, "policy_tokens": 1204}) == (
+        "searching: 3 ended, 5 under way, 1,204 tokens"
+    )
+    assert progress_line({"ended": "\x1b[2J", "alive": None}) == "searching: 0 ended, 0 under way, 0 tokens"
 
 
 def test_the_votes_are_bars_in_proportion() -> None:
     """The chosen class is marked, weights and numbers of candidates stand beside the bars."""
-    head, first, second, rest = vote_lines(SELECTION, method="weighted", n_candidates=5)
+    head, first, second, rest = vote_lines(reported(CANDIDATES, SELECTION))
     assert "5 candidates" in head
     assert first.startswith("*")
     assert first.endswith(" 2 candidates    7")
@@ -76,7 +140,7 @@ def test_words_of_a_candidate_stay_in_their_column() -> None:
     hostile = (candidate(HOSTILE, *[0.5] * len(HOSTILE.split("\n"))), candidate("8", 0.9))
     selection = Selection(winners=(1,), votes=(vote(HOSTILE, 9.0, 0), vote("8", 1.0, 1)), abstained=())
     lines = [
-        *vote_lines(selection, method="majority", n_candidates=2),
+        *vote_lines(reported(hostile, selection)),
         *tree_lines(hostile, selection),
     ]
     assert all(line.isprintable() for line in lines)
@@ -92,7 +156,7 @@ def test_a_search_of_any_size_is_shown_within_bounds() -> None:
     votes = tuple(vote(str(index), 1.0, index) for index in range(200))
     selection = Selection(winners=(0,), votes=votes, abstained=())
     assert len(list(tree_lines(many, selection))) == MAX_TREE_LINES + 2
-    shown = list(vote_lines(selection, method="majority", n_candidates=200))
+    shown = list(vote_lines(reported(tuple(many), selection)))
     assert len(shown) == MAX_VOTES + 2
     assert "180 further answers" in shown[-1]
     deep = candidate("\n".join(map(str, range(2 * sys.getrecursionlimit()))))
