@@ -83,6 +83,10 @@ bench-engine: setup  ## Measure the engine against llama-server (built from sour
 bench-loading: setup  ## Measure loading (clear, split, sealed) against llama.cpp's own; a few minutes.
 	@$(BIN)/python bench/loading.py
 
+.PHONY: bench-fairness
+bench-fairness: setup  ## Measure what streams notice of a wide search beside them; some minutes.
+	@$(BIN)/python bench/fairness.py
+
 .PHONY: soak
 soak: setup  ## An hour at saturation with random cancellations; says whether memory stays flat.
 	@$(BIN)/python bench/soak.py

@@ -70,13 +70,22 @@ class ChoiceGroup(Group):
     def __init__(self, request: GenerationRequest, mailbox: Mailbox, deadline_s: float | None) -> None:
         """Create the choices; ``deadline_s`` is on the engine's monotonic clock."""
         super().__init__(request, mailbox, deadline_s)
-        self._choices = [Choice(self, index) for index in range(request.n)]
+        first, *others = self._choices = [Choice(self, index) for index in range(request.n)]
+        for choice in others:
+            # So that the prompt is kept for those that have to wait, and is computed once.
+            choice.parent = first
+        first.n_unborn = len(others)
         self._live = request.n
 
     @property
     def sequences(self) -> Seq[Choice]:
         """All choices, in order."""
         return self._choices
+
+    @property
+    def width(self) -> int:
+        """All choices."""
+        return len(self._choices)
 
     def common(self, _one: Sequence, _other: Sequence, /) -> int:
         """All of the prompt but its last token, which each choice computes for itself."""

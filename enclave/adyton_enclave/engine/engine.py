@@ -27,6 +27,7 @@ from adyton_enclave.engine.embedder import (
 )
 from adyton_enclave.engine.evaluation import Evaluation, EvaluationRequest
 from adyton_enclave.engine.generation import Generation, Mailbox
+from adyton_enclave.engine.guests import GUEST_SHARE
 from adyton_enclave.engine.lane import Lane, LaneStatus
 from adyton_enclave.engine.loaded_model import LoadedModel
 from adyton_enclave.engine.request import KEY_BYTES, GenerationRequest, Usage
@@ -429,11 +430,17 @@ class Engine:
             # Whoever is alone owes nobody the time.
             self._stations[busy[0]].step()
             return
-        name = self._turns.next(busy)
+        streams_s = {name: lane.stream_s for name, lane in self._lanes.items() if name in busy}
+        background = [name for name, stream_s in streams_s.items() if stream_s is None]
+        name = self._turns.next(busy, background)
         if name is None:
             return
         started_s = self._clock()
-        self._stations[name].step(crowded=len(busy) > 1)
+        shortest_s = min((stream_s for stream_s in streams_s.values() if stream_s is not None), default=None)
+        if name in background and shortest_s is not None:
+            self._lanes[name].step(crowded=True, limit_s=GUEST_SHARE * shortest_s)
+        else:
+            self._stations[name].step(crowded=True)
         self._turns.charge(name, self._clock() - started_s)
 
     def _should_deliver(self) -> bool:

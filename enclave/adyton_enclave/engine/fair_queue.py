@@ -3,7 +3,7 @@
 
 Normal priority goes before low. Within a priority the tenant goes first that has had the least work done, counted in
 computed tokens, so that neither many requests, nor many choices, nor long prompts buy more than an equal share.
-Within a tenant it is first come, first served.
+Within a tenant it is first come, first served, among those whom the scheduler does not rank.
 
 A tenant that comes back after a pause starts where the least served of those at work stands: idling earns no credit
 (virtual time; after Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024). Tenants are the host's
@@ -11,13 +11,20 @@ opaque tags; equal tags share a turn, and that is all that they do.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import takewhile
 
 from adyton_enclave.engine.request import Priority
 from adyton_enclave.engine.sequence import Sequence
 
+Rank = Callable[[Sequence], int | None]
+"""How far a sequence stands behind others of its tenant, 0 being first; None: not now."""
+
 _NO_WORK: Mapping[str, int] = {}
+
+
+def _first_come(_sequence: Sequence) -> int:
+    return 0
 
 
 class FairQueue:
@@ -90,15 +97,30 @@ class FairQueue:
         if line:
             lines[request.tenant] = line
 
-    def heads(self, promised: Mapping[str, int] = _NO_WORK) -> Iterator[Sequence]:
+    def heads(self, promised: Mapping[str, int] = _NO_WORK, rank: Rank = _first_come) -> Iterator[Sequence]:
         """The first sequence of each line, in order of admission. Start anew after any change.
 
         Args:
             promised: Tokens of admitted sequences, by tenant, that were not computed yet. They count as served.
+            rank: Who goes before others of the same tenant who came earlier.
         """
         for lines in self._lines.values():
-            if len(lines) == 1:
-                yield from [line[0] for line in lines.values()]
-            else:
-                order = sorted(lines, key=lambda tenant: self.served(tenant) + promised.get(tenant, 0))
-                yield from [lines[tenant][0] for tenant in order]
+            order = list(lines)
+            if len(order) > 1:
+                order.sort(key=lambda tenant: self.served(tenant) + promised.get(tenant, 0))
+            for tenant in order:
+                head = _foremost(lines[tenant], rank)
+                if head is not None:
+                    yield head
+
+
+def _foremost(line: Collection[Sequence], rank: Rank) -> Sequence | None:
+    """The first of those with the lowest rank; None if nobody may go."""
+    best, lowest = None, 0
+    for sequence in line:
+        standing = rank(sequence)
+        if standing == 0:
+            return sequence
+        if standing is not None and (best is None or standing < lowest):
+            best, lowest = sequence, standing
+    return best

@@ -23,6 +23,7 @@ from adyton_enclave.engine.sampler import Logits
 from adyton_enclave.engine.scheduler import Scheduler, Work
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
 from adyton_enclave.engine.settings import EngineConfig
+from adyton_enclave.engine.step_cost import StepCost
 from adyton_enclave.engine.tree_group import Order
 from adyton_protocol.errors import Cancelled, DeadlineExceeded, EngineError, EngineStopped, OutOfMemory
 
@@ -66,6 +67,7 @@ class Lane:
         self._share = PrefillShare(
             config.prefill_tokens or config.n_ubatch, fixed=bool(config.prefill_tokens)
         )
+        self._cost = StepCost()
         self._scheduler = Scheduler(
             budget=self.budget,
             memory=self._cache,
@@ -85,6 +87,12 @@ class Lane:
     def busy(self) -> bool:
         """True while a step would do something."""
         return self._scheduler.busy
+
+    @property
+    def stream_s(self) -> float | None:
+        """What a step of its streams alone would take, as far as is known; None where nobody streams."""
+        n_streams = self._scheduler.n_streams
+        return self._cost.expected_s(n_streams) if n_streams else None
 
     @property
     def status(self) -> LaneStatus:
@@ -114,19 +122,23 @@ class Lane:
         if id(order.group) in self._groups:
             order.obey(self._scheduler)
 
-    def step(self, *, crowded: bool = False) -> None:
+    def step(self, *, crowded: bool = False, limit_s: float | None = None) -> None:
         """Compute one step.
 
         Args:
             crowded: Other models wait for their turn, so keep it short.
+            limit_s: How short, where streams of theirs wait for it.
 
         Raises:
             EngineStopped: The context is unusable, and with it the engine.
         """
-        work = self._plan(crowded=crowded)
+        began_s = self._clock()
+        work = self._plan(crowded=crowded, limit_s=limit_s)
         if work:
             count = sum(item.count for item in work)
             self._cache.prepare(count)
+            # Prompts have a share of their own.
+            has_prompt = any(item.count > 1 and item.sequence.probe is None for item in work)
             started_s = self._clock()
             try:
                 outputs = self._runner.run(work)
@@ -142,6 +154,8 @@ class Lane:
                 if any(item.sequence.probe is not None for item in work):
                     outputs = self._measure(work, outputs)
                 self._draw(drawing, outputs.logits)
+                if not has_prompt:
+                    self._cost.observe(count, self._clock() - began_s)
         if self._unstarted:
             self._unstarted = {key: group for key, group in self._unstarted.items() if not group.started}
 
@@ -194,9 +208,10 @@ class Lane:
         self.context.scrub()
         self.context.close()
 
-    def _plan(self, *, crowded: bool) -> list[Work]:
+    def _plan(self, *, crowded: bool, limit_s: float | None) -> list[Work]:
+        most_tokens = None if limit_s is None else self._cost.within(limit_s)
         try:
-            return self._scheduler.plan(crowded=crowded)
+            return self._scheduler.plan(crowded=crowded, most_tokens=most_tokens)
         except OutOfMemory as error:
             self.fail(self._scheduler.running[0].group, error)
             return []

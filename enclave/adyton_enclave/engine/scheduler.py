@@ -5,14 +5,16 @@ Rules, in order:
 
 1. Running sequences that decode go first, one token each; prefill fills the rest of the batch in chunks, so
    that a long prompt delays running streams by a bounded amount per step. Low priority comes last, and the tenant
-   that has had least comes first.
+   that has had least comes first. Beside streams, a wide request (a tree search, many choices) computes a bounded
+   number of tokens in a step: its sequences one after the other until they end or pause, wide requests in turn.
 2. Normal priority is admitted before low, and among tenants the one that has had the least work done; within a
    tenant, first come first served. Nobody overtakes the first in line because it needs little: the large would
-   never get their turn.
+   never get their turn. But a wide request that has something running lets others of its tenant go first.
 3. A sequence is admitted when its own tokens and a small reserve fit beside what the running ones still have
    to compute. Answers may be long or short; nobody reserves for the longest.
 4. A sequence that its owner paused keeps its cells as long as nobody needs them. It yields them at once to running
-   sequences, to its own group and to higher priority; to others after a while, or when nothing runs at all.
+   sequences, to its own group and to higher priority, and one of a wide request to those that are not; to others
+   after a while, or when nothing runs at all.
 5. When cells run out with nobody paused, the sequence of lowest priority that was admitted last gives its cells
    back and waits at the front of its tenant's queue. Whoever lost cells is computed again later and continues
    with the very same tokens.
@@ -33,6 +35,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adyton_enclave.engine.fair_queue import FairQueue
+from adyton_enclave.engine.guests import in_turn, is_guest, is_wide, places
 from adyton_enclave.engine.kv_budget import KvBudget
 from adyton_enclave.engine.prefix_cache import Hit, PrefixCache
 from adyton_enclave.engine.sequence import Group, Phase, Sequence
@@ -124,6 +127,7 @@ class Scheduler:
         self._n_batch = n_batch
         self._prefill_tokens = prefill_tokens
         self._n_rows = max_sequences if n_rows is None else n_rows
+        self._guests_left = n_batch
         self._free_ids = list(range(max_sequences - 1, -1, -1))
         self._running: list[Sequence] = []
         self._waiting = FairQueue()
@@ -139,6 +143,11 @@ class Scheduler:
     def parked(self) -> tuple[Sequence, ...]:
         """Sequences that hold cells without running, longest first."""
         return tuple(self._parked)
+
+    @property
+    def n_streams(self) -> int:
+        """Running sequences for whose single tokens somebody waits: those that generate, not in a wide request."""
+        return sum(sequence.probe is None and not is_wide(sequence) for sequence in self._running)
 
     @property
     def busy(self) -> bool:
@@ -227,11 +236,12 @@ class Scheduler:
                     self._withdraw(sequence)
                 self._bury(sequence)
 
-    def plan(self, *, crowded: bool = False) -> list[Work]:
+    def plan(self, *, crowded: bool = False, most_tokens: int | None = None) -> list[Work]:
         """Choose this step's work and admit whom there is room for.
 
         Args:
             crowded: Others wait for the end of this step, as running streams do, though not in this lane.
+            most_tokens: Most tokens of this step, because those others are streams; only for a lane that has none.
 
         Returns:
             Work of distinct sequences whose tokens fit into the batch and into free cells; empty when idle.
@@ -240,13 +250,15 @@ class Scheduler:
             OutOfMemory: One sequence alone fills the cache and cannot go on. It is ``running[0]``.
         """
         self._steps += 1
+        most = self._n_batch if most_tokens is None else min(most_tokens, self._n_batch)
+        n_streams = self.n_streams
+        self._guests_left = min(places(n_streams), most) if n_streams else most
         self._make_room()
         self._give_way()
-        decoding = [sequence for sequence in self._running if sequence.n_remaining == 1]
-        work = [Work(sequence, sequence.n_computed, 1) for sequence in decoding[: self._n_batch]]
+        work = [Work(sequence, sequence.n_computed, 1) for sequence in self._decoding(most)]
         spent = len(work)
         rows = self._n_rows - spent
-        limit = self._n_batch
+        limit = most
         if work or crowded:
             limit = min(limit, spent + self._prefill_tokens(max(spent, 1)))
         candidates = self._prefilling_and_admitted()
@@ -255,11 +267,17 @@ class Scheduler:
             count = min(self._next_stop(sequence), limit - spent, self._budget.free - spent)
             if count <= 0:
                 break
+            guest = is_guest(sequence)
+            if guest and not self._guests_left:
+                continue
+            count = min(count, self._guests_left) if guest else count
             if sequence.probe is None:
                 rows -= 1
             else:
                 count = sequence.probe.fit(sequence.n_computed, count, rows)
                 rows -= len(sequence.probe.within(sequence.n_computed, count))
+            if guest:
+                self._guests_left -= count
             work.append(Work(sequence, sequence.n_computed, count))
             spent += count
         return work
@@ -292,6 +310,18 @@ class Scheduler:
         if not victims:
             raise OutOfMemory("the request needs more KV cache than there is")
         self._evict(victims[0])
+
+    def _decoding(self, most: int) -> list[Sequence]:
+        """Whose next token this step computes: of guests only as many as there are places for."""
+        decoding = [sequence for sequence in self._running if sequence.n_remaining == 1]
+        guests = [sequence for sequence in self._running if is_guest(sequence)]
+        if self._guests_left < len(guests):
+            # Those that compute several tokens have their turns too: their places are left to them.
+            chosen = in_turn(guests, self._steps)[: self._guests_left]
+            guests = [sequence for sequence in chosen if sequence.n_remaining == 1]
+            decoding = [sequence for sequence in decoding if not is_guest(sequence)] + guests
+        self._guests_left -= sum(sequence.n_remaining == 1 for sequence in guests)
+        return decoding[:most]
 
     def _make_room(self) -> None:
         """Preempt until every decoding sequence has a cell and somebody can go on."""
@@ -346,9 +376,18 @@ class Scheduler:
     def _first_in_line(self) -> Sequence | None:
         """Who is to be admitted next, after holding back those of whose beginning more is just being computed."""
         promised: Counter[str] = Counter()
+        held: Counter[Group] = Counter()
         for running in self._running:
             promised[_tenant(running)] += running.n_remaining
-        while (sequence := next(self._waiting.heads(promised), None)) is not None:
+            held[running.group] += 1
+
+        def rank(sequence: Sequence) -> int | None:
+            """With each place that a wide request has, it stands further back; with none it waits like anybody."""
+            if not is_wide(sequence):
+                return 0
+            return held[sequence.group] if self._guests_left > 0 or not held[sequence.group] else None
+
+        while (sequence := next(self._waiting.heads(promised, rank), None)) is not None:
             if not self._origin(sequence).building:
                 return sequence
             self._waiting.remove(sequence)
@@ -426,6 +465,7 @@ class Scheduler:
                     or parked <= since
                     or sequence.group is newcomer.group
                     or _is_low(sequence) > _is_low(newcomer)
+                    or is_wide(sequence) > is_wide(newcomer)
                     or not self._running
                 ):
                     yield sequence

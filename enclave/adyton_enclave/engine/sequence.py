@@ -168,6 +168,11 @@ class Group(ABC):
         """All sequences that hold or may ever hold cells."""
 
     @property
+    @abstractmethod
+    def width(self) -> int:
+        """Most sequences that it had at a time, whether or not they wanted anything."""
+
+    @property
     def queued(self) -> bool:
         """True while it waits for its first step."""
         return not self.started

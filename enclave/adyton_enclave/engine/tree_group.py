@@ -148,7 +148,7 @@ class BranchSequence(Sequence):
 class TreeGroup(Group):
     """All branches of a tree. Owned by the loop thread."""
 
-    __slots__ = ("_asked", "_branches", "_n_appended", "max_length")
+    __slots__ = ("_asked", "_branches", "_n_appended", "_width", "max_length")
 
     mailbox: TreeOutbox
 
@@ -158,6 +158,7 @@ class TreeGroup(Group):
         self.max_length = self.n_prompt + request.max_tokens
         root = BranchSequence(self, 0, (request.first_choice,), list(request.prompt_token_ids))
         self._branches = {0: root}
+        self._width = 1
         self._n_appended = 0
         self._asked = False
 
@@ -165,6 +166,11 @@ class TreeGroup(Group):
     def sequences(self) -> Collection[BranchSequence]:
         """Branches that were not pruned, and pruned ones whose cells are still wanted."""
         return self._branches.values()
+
+    @property
+    def width(self) -> int:
+        """Most branches that held or might have held cells at a time."""
+        return self._width
 
     @property
     def queued(self) -> bool:
@@ -209,6 +215,7 @@ class TreeGroup(Group):
         """Make a paused branch ``child`` of branch ``number``."""
         del scheduler  # A fork costs nothing before it is extended.
         self._branches[child] = self._branches[number].fork(child, path)
+        self._width = max(self._width, len(self._branches))
 
     def append(self, scheduler: Scheduler, number: int, token_ids: tuple[int, ...]) -> None:
         """Continue a paused branch with given tokens."""

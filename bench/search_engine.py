@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The default generator and its scorer on one engine in this process, as the enclave has them, for searches."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from adyton_enclave.engine import (
+    Engine,
+    EngineConfig,
+    GenerationRequest,
+    ModelSpec,
+    SamplingParams,
+    sampling_key,
+)
+from adyton_enclave.scoring import Scorer
+from adyton_host.catalog import CatalogModel, choose, with_scorer
+from adyton_models.model_files import pin_of
+from adyton_models.scoring import read_ingredients
+from appliance_process import ROOT
+
+CATALOG: Final = ROOT / "models" / "catalog.toml"
+RESULTS: Final = ROOT / "bench" / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An engine that runs.
+
+    Attributes:
+        engine: It.
+        generator: Name of the model that answers.
+        scorer: Who judges its answers.
+        problems: Held-out problems, as text.
+        sampling: Defaults of the generator.
+    """
+
+    engine: Engine
+    generator: str
+    scorer: Scorer
+    problems: tuple[str, ...]
+    sampling: SamplingParams
+
+    def request(self, number: int, *, endless: bool = False, **fields: object) -> GenerationRequest:
+        """The ordinary request for an answer to a problem; one that is ``endless`` goes on to its last token."""
+        model = self.engine.models[self.generator]
+        problem = self.problems[number % len(self.problems)]
+        prompt = model.apply_chat_template([{"role": "user", "content": problem}])
+        bias = tuple((token_id, -100.0) for token_id in sorted(model.llama.eog)) if endless else ()
+        wanted = {
+            "model": self.generator,
+            "prompt_token_ids": tuple(prompt),
+            "max_tokens": 256,
+            "key": sampling_key(number),
+            "sampling": self.sampling,
+            "logit_bias": bias,
+        }
+        return GenerationRequest(**{**wanted, **fields})  # type: ignore[arg-type]  # the caller knows them
+
+
+@contextmanager
+def search_engine(
+    *,
+    threads: int = 0,
+    cells: int = 16_384,
+    sequences: int = 96,
+    model: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Ready]:
+    """Load both models; ``threads`` is 0 for all cores but one, as in the enclave.
+
+    Raises:
+        ConfigError: The catalog has no such model, or no scorer for it.
+    """
+    generator, *scorers = with_scorer(CATALOG, choose(CATALOG, model))
+    scorer, *_ = scorers
+    if scorer.adapter is None:
+        raise ValueError("a scorer without an adapter")
+    ingredients = read_ingredients(scorer.adapter.path, None if scorer.head is None else scorer.head.path)
+    config = EngineConfig(threads=threads, n_ctx_total=cells, max_sequences=sequences)
+    specs = [
+        _spec(generator),
+        ModelSpec(
+            name=scorer.name,
+            path=str(scorer.path),
+            pin=pin_of(scorer.path),
+            n_ctx=scorer.n_ctx,
+            generates=False,
+            scorer=ingredients.parts,
+            hidden_states=ingredients.head is not None,
+        ),
+    ]
+    engine = Engine(config, specs, clock=clock).start()
+    try:
+        yield Ready(
+            engine=engine,
+            generator=generator.name,
+            scorer=Scorer(engine, scorer.name, ingredients),
+            problems=_problems(ROOT / "models" / "shipped" / "heldout.jsonl"),
+            sampling=_sampling(generator),
+        )
+    finally:
+        engine.stop()
+
+
+def machine() -> dict[str, object]:
+    """What a reader of the figures has to know about the machine."""
+    return {"cpu_count": os.cpu_count(), "load_before": os.getloadavg()[0]}
+
+
+def write(document: dict[str, object], path: Path) -> None:
+    """Leave results as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _spec(model: CatalogModel) -> ModelSpec:
+    return ModelSpec(name=model.name, path=str(model.path), pin=pin_of(model.path), n_ctx=model.n_ctx)
+
+
+def _sampling(model: CatalogModel) -> SamplingParams:
+    given = model.sampling
+    return SamplingParams(
+        temperature=given.get("temperature", 1.0),
+        top_p=given.get("top_p", 1.0),
+        top_k=int(given.get("top_k", 0)),
+        min_p=given.get("min_p", 0.0),
+    )
+
+
+def _problems(path: Path) -> tuple[str, ...]:
+    return tuple(json.loads(line)["problem"] for line in path.read_text(encoding="utf-8").splitlines())
