@@ -13,7 +13,7 @@ from adyton_enclave.scaling.plan import Budget, Plan
 from adyton_enclave.scaling.search import Search
 from adyton_enclave.scaling.strategies import open_search
 from adyton_protocol.errors import Cancelled
-from adyton_protocol.selection.candidate import SelectionRule
+from adyton_protocol.selection.candidate import Candidate, SelectionRule
 
 STRATEGIES = ("rebase", "beam", "dvts", "mcts")
 
@@ -80,6 +80,45 @@ async def test_every_token_is_computed_once(strategy: str, start_pair: Start) ->
     # A token of this generator is a character or the end, and a node is where its characters were drawn.
     assert texts <= generated <= texts + ends + len(found.outcome.candidates)
     assert pair.engine.status()[pair.scorer.name].computed_tokens == found.spent.scorer_tokens
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"strategy": "rebase", "balance": 1e9},
+        {"strategy": "beam", "branching": 1},
+        {"strategy": "dvts", "branching": 1},
+    ],
+)
+async def test_a_tree_that_never_parts_is_a_weighted_vote(tree: dict[str, object], start_pair: Start) -> None:
+    """Where every line gets one child, candidates and votes are, bit for bit, those of sampling whole answers."""
+    pair = start_pair()
+    found = await pair.search(_plan(**tree), request(2))  # type: ignore[arg-type]
+    sampled = await pair.search(_plan("weighted"), request(2))
+
+    def known(candidate: Candidate) -> tuple[object, ...]:
+        return candidate.text, candidate.n_tokens, candidate.scores, candidate.complete
+
+    # They are listed in the order of their ends, and a line's log-probability is summed step by step.
+    assert sorted(map(known, found.outcome.candidates)) == sorted(map(known, sampled.outcome.candidates))
+    weights = [{vote.key: vote.weight for vote in each.outcome.selection.votes} for each in (found, sampled)]
+    assert weights[0] == weights[1]
+    assert found.spent.policy_tokens == sampled.spent.policy_tokens
+    assert found.spent.scorer_tokens == sampled.spent.scorer_tokens
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+async def test_a_stop_string_may_begin_in_a_step_before(strategy: str, start_pair: Start) -> None:
+    """It ends its line, is no part of the text, and takes back what it began in."""
+    pair = start_pair()
+    stops = tuple(f"{end}\n{begin}" for end in "123" for begin in "12")
+    found = await pair.search(_plan(strategy), request(6, end=5.0, stop=stops))
+    ended = [candidate for candidate in found.outcome.candidates if candidate.complete]
+    assert ended
+    assert not any(stop in candidate.text for candidate in found.outcome.candidates for stop in stops)
+    last = {node.step[-1:] for node in found.outcome.nodes if node.candidates}
+    assert "\n" in last  # what was taken back stands in the record, as it was judged
+    await pair.at_rest()
 
 
 async def test_forks_share_cells_and_lines_that_are_given_up_free_theirs(start_pair: Start) -> None:
