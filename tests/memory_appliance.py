@@ -282,17 +282,18 @@ class MemoryAppliance:
             return [self.whole(404, body, ())]
         builder.model_identity(name=MODEL.name, identity=MODEL.identity)
         more: dict[str, object] = {}
+        events = tuple(delta_events(WORDS)) if self.events is None else self.events
         text = "".join(WORDS)
         if self.search is not None and "scaling" in asked:
             builder.event(SCALING_RUN, search_event(self.search, builder.commitment))
             whole = asked["scaling"].get("return") == "all"
             report = report_of(self.search, whole=whole) if self.search_report is None else self.search_report
-            self.events = tuple(search_events(self.search, report))
+            events = tuple(search_events(self.search, report))
             text = self.search.candidates[self.search.selection.winners[0]].text
             text = text if self.returned is None else self.returned
             more = {"x_report": report}
         if asked.get("stream"):
-            return self.stream(builder)
+            return self.stream(builder, events)
         body = json.dumps(completion(text) | more).encode()
         builder.response_data(body)
         receipt = self.finish(builder)
@@ -304,10 +305,9 @@ class MemoryAppliance:
         fields = ((b"content-type", b"application/json"), *headers)
         return bhttp.encode_response(bhttp.Response(status=status, headers=fields, content=body), pad_to=1024)
 
-    def stream(self, builder: ReceiptBuilder) -> list[bytes]:
+    def stream(self, builder: ReceiptBuilder, events: tuple[bytes, ...]) -> list[bytes]:
         """A streamed answer: one chunk for each event, a padding comment in each, the receipt before the end."""
         writer = bhttp.ResponseWriter()
-        events = self.events if self.events is not None else tuple(delta_events(WORDS))
         for event in events:
             builder.response_data(event)
         parts = [writer.head(200, ((b"content-type", b"text/event-stream"),))]

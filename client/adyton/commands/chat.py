@@ -6,7 +6,14 @@ import contextlib
 import sys
 
 from adyton.client import Client
-from adyton.commands.ask import default_model, proof_line, receipt_line, receipt_of
+from adyton.commands.ask import (
+    SearchWatch,
+    default_model,
+    proof_line,
+    receipt_line,
+    receipt_of,
+    show_search,
+)
 from adyton.commands.options import (
     EXIT_CODES,
     OK,
@@ -16,12 +23,17 @@ from adyton.commands.options import (
     connect,
     sampling,
 )
+from adyton.commands.search_options import named_strategy
 from adyton.conversation import Message, Turn, take_turn
+from adyton.search_report import SearchReport
 from adyton.terminal import paint, say, write
-from adyton_protocol.errors import AttestationError, EngineError, RelayRefused
+from adyton_protocol.errors import ConfigError, EngineError, RelayRefused
+from adyton_protocol.strict_json import JsonObject
 
 _HELP = """/quit   leave (also Ctrl-D)
 /reset  forget the conversation
+/strategy NAME[-N]
+        search for the following answers, such as /strategy rebase-16; /strategy off stops it
 /help   this text
 Ctrl-C  stops an answer"""
 
@@ -52,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         say(proof_line(attested))
         say(f"model: {model}; /help lists the commands")
         history: list[Message] = []
+        scaling: JsonObject | None = None
         while (line := _question()) is not None:
             match line.split():
                 case []:
@@ -61,10 +74,21 @@ def run(args: argparse.Namespace) -> int:
                 case ["/reset"]:
                     history.clear()
                     say("forgotten")
-                case ["/help"]:
+                case ["/strategy", name]:
+                    scaling = _strategy(name, scaling)
+                case ["/help" | "/strategy"]:
                     say(_HELP)
                 case _:
-                    _answer(client, args, model, history, line)
+                    question: Message = {"role": "user", "content": line}
+                    turn = Turn(
+                        model=model,
+                        messages=[*history, question],
+                        sampling=sampling(args),
+                        scaling=scaling,
+                    )
+                    answer = _answer(client, turn)
+                    if answer is not None:
+                        history += [question, {"role": "assistant", "content": answer}]
     return OK
 
 
@@ -80,22 +104,37 @@ def _question() -> str | None:
     return line.rstrip("\n") if line else None
 
 
-def _answer(client: Client, args: argparse.Namespace, model: str, history: list[Message], line: str) -> None:
-    """Ask, show, remember. An error of one turn leaves the conversation as it was."""
-    question = {"role": "user", "content": line}
-    turn = Turn(model=model, messages=[*history, question], sampling=sampling(args))
+def _strategy(name: str, before: JsonObject | None) -> JsonObject | None:
+    """The search that ``/strategy NAME`` asks for; as before if it says nothing clear."""
+    if name == "off":
+        say("no search")
+        return None
     try:
-        reply = take_turn(client.http(), turn, write)
+        scaling = named_strategy(name)
+    except ConfigError as error:
+        say(paint(str(error), "red", sys.stderr))
+        return before
+    say(f"search: {name}")
+    return scaling
+
+
+def _answer(client: Client, turn: Turn) -> str | None:
+    """Ask and show; the answer, or None if it is not to be remembered."""
+    watch = SearchWatch()
+    try:
+        reply = take_turn(client.http(), turn, watch.write, on_progress=watch.progress)
         write("\n")
+        if reply.report is not None:
+            show_search(SearchReport.parse(reply.report), reply, explain=False)
         say(receipt_line(receipt_of(client)))
     except KeyboardInterrupt:
         write("\n")
         say("stopped; the question is not kept")
-        return
+        return None
     except (EngineError, RelayRefused) as error:
         say(paint(f"{error.code}: {error}", "red", sys.stderr))
-        return
-    except AttestationError:
-        # Whatever answers there now is not what was verified at the start; do not go on.
-        raise
-    history += [question, {"role": "assistant", "content": reply.text}]
+        return None
+    finally:
+        watch.clear()
+    # An AttestationError passes: whatever answers there now is not what was verified at the start; do not go on.
+    return reply.text

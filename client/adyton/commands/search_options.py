@@ -100,10 +100,9 @@ def scaling_body(args: argparse.Namespace, *, return_all: bool) -> JsonObject | 
     }
     given: JsonObject = {name: value for name, value in members.items() if value is not None}
     if args.strategy is not None:
-        name, n = parse_strategy(args.strategy)
-        if n is not None and args.n is not None and n != args.n:
-            raise ConfigError(f"--strategy says {n} candidates and --n says {args.n}")
-        named: JsonObject = {"strategy": name} if n is None else {"strategy": name, "n": n}
+        named = named_strategy(args.strategy)
+        if args.n is not None and named.get("n", args.n) != args.n:
+            raise ConfigError(f"--strategy says {named['n']} candidates and --n says {args.n}")
         given = named | given
     if not given and not return_all:
         return None
@@ -111,8 +110,8 @@ def scaling_body(args: argparse.Namespace, *, return_all: bool) -> JsonObject | 
     return given | ({"return": "all"} if return_all else {})
 
 
-def parse_strategy(text: str) -> tuple[str, int | None]:
-    """Read ``NAME`` or ``NAME-N``.
+def named_strategy(text: str) -> JsonObject:
+    """Read ``NAME`` or ``NAME-N`` as the beginning of the member ``scaling``.
 
     Raises:
         ConfigError: It is neither.
@@ -121,7 +120,7 @@ def parse_strategy(text: str) -> tuple[str, int | None]:
     if found is None:
         raise ConfigError("a strategy is a name such as auto, or a name and a number such as rebase-16")
     name = {"best-of": "best-of-n"}.get(found["name"], found["name"])
-    return name, None if found["n"] is None else int(found["n"])
+    return {"strategy": name} if found["n"] is None else {"strategy": name, "n": int(found["n"])}
 
 
 def answer_rule(text: str) -> AnswerRule:

@@ -2,6 +2,7 @@
 """Searches on the command line: asked for, explained, kept, and replayed by somebody else."""
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from scaling_examples import transcript
 from search_answers import report_of
 
 from adyton import SearchFile, SearchReport
-from adyton.commands.search_options import answer_rule, parse_strategy
+from adyton.commands.search_options import answer_rule, named_strategy
 from adyton.receipt_checks import failed
 from adyton.replay import replay_search
 from adyton_attestation.simulation import SimulatedVerifier
@@ -117,11 +118,11 @@ def test_options_that_say_nothing_clear_are_unusable(
 
 def test_names_of_strategies_and_rules() -> None:
     """A number behind a name is the width, also where names have dashes."""
-    assert parse_strategy("rebase-16") == ("rebase", 16)
-    assert parse_strategy("best-of-n") == ("best-of-n", None)
-    assert parse_strategy("best-of-n-16") == ("best-of-n", 16)
-    assert parse_strategy("best-of-16") == ("best-of-n", 16)
-    assert parse_strategy("auto") == ("auto", None)
+    assert named_strategy("rebase-16") == {"strategy": "rebase", "n": 16}
+    assert named_strategy("best-of-n") == {"strategy": "best-of-n"}
+    assert named_strategy("best-of-n-16") == {"strategy": "best-of-n", "n": 16}
+    assert named_strategy("best-of-16") == {"strategy": "best-of-n", "n": 16}
+    assert named_strategy("auto") == {"strategy": "auto"}
     assert answer_rule("field:/a/0") == AnswerRule(extract="field", field="/a/0")
     assert answer_rule("choice") == AnswerRule(equivalence="choice")
 
@@ -308,6 +309,21 @@ def test_a_winner_that_was_not_returned_is_refused(
     outcome = run("receipt", "replay", path, *where[2:])
     assert outcome.code == 1
     assert "REFUSED by answer" in outcome.out
+
+
+def test_a_chat_searches_when_it_is_told_to(
+    run: Run, where: tuple[str, ...], memory: MemoryAppliance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/strategy holds until it is taken back; what is no strategy changes nothing."""
+    lines = "one\n/strategy rebase-4\ntwo\n/strategy ???\nthree\n/strategy off\nfour\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    outcome = run("chat", *where)
+    assert outcome.code == 0
+    searched: list[Any] = [json.loads(request.content).get("scaling") for request in memory.inner]
+    wanted = {"strategy": "rebase", "n": 4}
+    assert searched == [None, wanted, wanted, None]
+    assert outcome.err.count("spent: ") == 2
+    assert "a strategy is a name" in outcome.err
 
 
 def test_without_a_transcript_there_is_nothing_to_keep(
