@@ -55,6 +55,7 @@ def report_of(search: Transcript, *, whole: bool = True) -> dict[str, Any]:
         "confidence": {
             "value": None if vote is None or not total else vote.weight / total,
             "is": "none" if vote is None or not total else "vote-share",
+            "settled": None if vote is None else 0.98,
             "measured": {"accuracy": 0.91, "problems": 500},
         },
         "budget": {"policy_tokens": 4096, "total_flops": None, "ms": None},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from adyton.search_report import Confidence, ConfidenceKind, SearchReport
+from adyton.search_report import ConfidenceKind, SearchReport
 from adyton.terminal import one_line
 from adyton_protocol.selection.candidate import Candidate, Method, Selection
 
@@ -75,7 +75,11 @@ def search_lines(report: SearchReport) -> Iterator[str]:
         )
     confidence = report.confidence
     if confidence.value is not None:
-        yield f"confidence: {confidence.value:.0%} ({_CONFIDENCE[confidence.kind]}){_measured(confidence)}"
+        settled = "" if confidence.settled is None else f"; settled with {confidence.settled:.0%}"
+        yield f"confidence: {confidence.value:.0%} is {_CONFIDENCE[confidence.kind]}{settled}"
+    if confidence.accuracy is not None:
+        problems = counted(confidence.problems, "problem")
+        yield f"measured: searches like this were right on {confidence.accuracy:.0%} of {problems}"
 
 
 def vote_lines(report: SearchReport) -> Iterator[str]:
@@ -125,12 +129,6 @@ def flops(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}FLOP"
     return f"{number:.0f} FLOP"
-
-
-def _measured(confidence: Confidence) -> str:
-    if confidence.accuracy is None:
-        return ""
-    return f"; right on {confidence.accuracy:.0%} of {counted(confidence.problems, 'problem')} with known answers"
 
 
 # --- The tree ---------------------------------------------------------------------------------------------------

@@ -90,13 +90,15 @@ class Confidence:
 
     Attributes:
         value: From 0 to 1; None if there is nothing to say.
-        kind: What the number is: the winner's share of the vote, or its score.
+        kind: What the number is: the winner's share of the vote, or its score. No probability of being right.
+        settled: The probability that more candidates would not have overturned the vote; None without votes.
         accuracy: How often this strategy was right at this width where the truth was known; None if nobody measured.
         problems: On how many problems that was measured; 0 if nobody did.
     """
 
     value: float | None
     kind: ConfidenceKind
+    settled: float | None
     accuracy: float | None
     problems: int
 
@@ -292,6 +294,7 @@ def _confidence(confidence: Members) -> Confidence:
     return Confidence(
         value=_share(confidence, "value"),
         kind=_one_of(confidence, "is", _CONFIDENCE_KINDS),
+        settled=_share(confidence, "settled"),
         accuracy=None if measured is None else measured.number("accuracy", minimum=0.0, maximum=1.0),
         problems=0 if measured is None else _count(measured, "problems"),
     )
