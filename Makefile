@@ -105,7 +105,7 @@ openapi: setup  ## Rewrite docs/openapi.json and the tables of docs/api.md after
 .PHONY: pins
 pins: setup  ## Resolve and hash the dependencies anew after changing pyproject.toml.
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --no-header \
-		$(foreach extra,enclave host openai train dev,--extra $(extra)) pyproject.toml -o constraints.txt
+		$(foreach extra,enclave host openai train math dev,--extra $(extra)) pyproject.toml -o constraints.txt
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --constraint constraints.txt \
 		--generate-hashes manifests/requirements-enclave.in -o manifests/requirements-enclave.txt
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from adyton_models.answers import extract_answer, same_answer
+from adyton_models.answers import Same, find_answer, right_answers, same_answer
 from adyton_models.catalog import Sampling
 from adyton_models.intervals import Floats, SampledScore, Score, wilson
 from adyton_models.problem_sets import Question
@@ -155,19 +155,20 @@ def spread(shares: Floats) -> dict[str, Any]:
     }
 
 
-def mark(question: Question, sampled: Sampled, *, any_number: bool) -> Mark:
+def mark(question: Question, sampled: Sampled, *, any_number: bool, same: Same = same_answer) -> Mark:
     """Judge the samples of one problem.
 
     Args:
         question: The problem.
         sampled: What the model wrote.
         any_number: Accept the last number of a text that declares no answer.
+        same: How an answer is compared with the problem's.
     """
-    answers = [extract_answer(each.text, any_number=any_number) for each in sampled.completions]
+    answers = [find_answer(each.text, any_number=any_number) for each in sampled.completions]
     return Mark(
         question=question,
         completions=sampled.completions,
-        right=tuple(each is not None and same_answer(question.answer, each.text) for each in answers),
+        right=right_answers(question.answer, answers, same),
         sources=tuple("none" if each is None else str(each.source) for each in answers),
         faults=_faults(question, sampled.completions),
     )
@@ -191,6 +192,7 @@ def evaluate(
     questions: Sequence[Question],
     conditions: Conditions,
     *,
+    same: Same = same_answer,
     report: Callable[[int, float], None] = lambda _done, _accuracy: None,
 ) -> Evaluation:
     """Sample every problem and mark the answers.
@@ -199,6 +201,7 @@ def evaluate(
         model: Loaded.
         questions: At least one.
         conditions: The same ones give the same answers.
+        same: How an answer is compared with the problem's.
         report: Called after each problem with how many are done and the accuracy so far.
     """
     prompts = [_prompt(model, question.text + conditions.suffix) for question in questions]
@@ -208,7 +211,7 @@ def evaluate(
 
     def take(index: int, sampled: Sampled) -> None:
         nonlocal solved, tokens
-        marks[index] = mark(questions[index], sampled, any_number=conditions.any_number)
+        marks[index] = mark(questions[index], sampled, any_number=conditions.any_number, same=same)
         solved += marks[index].share
         tokens += sampled.tokens
         report(len(marks), solved / len(marks))

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from adyton_models.answers import same_answer
 from adyton_models.catalog import Sampling, read_catalog, sha256_of
 from adyton_models.commands.arguments import add_catalog, add_problem_choice, new_parser, positive
 from adyton_models.commands.evaluate_scorer import run_scorer_eval
 from adyton_models.commands.task import chosen_problems
 from adyton_models.gguf_facts import read_facts
+from adyton_models.math_verify import MathVerify
 from adyton_models.problem_sets import Question, from_task, read_problems, read_set
 from adyton_models.progress import ProgressBar
 from adyton_models.sets import SETS
@@ -21,6 +23,7 @@ from adyton_protocol.errors import ConfigError
 if TYPE_CHECKING:
     from adyton_models.evaluation import Evaluation
 
+_ALGEBRA: Final = "math-verify"
 _PICTURES: Final = (".png", ".svg", ".pdf")
 
 _EVAL: Final = """\
@@ -36,8 +39,10 @@ repository, or from a file of yours with one JSON object a line:
 With --scorer, what the model answers is judged line by line by that scorer, and the scorer is measured against
 the symbolic checker: step AUC, first wrong line found exactly, FLOPs.
 
-`answer` is compared exactly, as a rational number where it is one. In a completion the last `The answer is` or
-\\boxed{} counts; with a file of yours, else, the last number (--accept declared to do without)."""
+Answers are read as the enclave reads them (docs/answers.md) and compared exactly: fractions as rationals, sets
+without order, options by letter. In a completion the last \\boxed{} counts, else the last `The answer is`; with a
+file of yours, else, the last number (--accept declared to do without). --equivalence math-verify also asks
+math-verify (extra 'math') whether the rest is equal by algebra, in a process that is killed when it hangs."""
 _EVAL_EXAMPLES: Final = """\
   adyton-models eval --n 200
   adyton-models eval --n 1000 --steps 2-5 --seed 7 --json
@@ -69,6 +74,12 @@ def add_parsers(commands: Any) -> None:
     )
     add("--suffix", default="", metavar="TEXT", help="put this behind every problem")
     add("--accept", choices=("declared", "any"), help="which answers count, see above")
+    add(
+        "--equivalence",
+        choices=("exact", _ALGEBRA),
+        default="exact",
+        help="when an answer is right, see above (default: exact)",
+    )
     add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
     add("--parallel", type=positive, default=16, metavar="K", help="answers decoded together (default: 16)")
     add("--show", type=int, default=0, metavar="K", help="print the first K completions")
@@ -136,6 +147,8 @@ def run_eval(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"eval needs the extra 'enclave' (llama-cpp-python): {error}") from error
     _check_outputs(arguments)
+    if arguments.equivalence == _ALGEBRA:
+        MathVerify.check_installed()
     path, sampling, n_ctx = chosen_model(arguments)
     if arguments.temperature is not None:
         sampling = dataclasses.replace(sampling, temperature=arguments.temperature)
@@ -152,11 +165,15 @@ def run_eval(arguments: argparse.Namespace) -> int:
         suffix=arguments.suffix,
     )
     bar = ProgressBar("eval")
-    with ServedModel(path, n_ctx=n_ctx, threads=arguments.threads, parallel=arguments.parallel) as model:
+    with (
+        MathVerify() as algebra,
+        ServedModel(path, n_ctx=n_ctx, threads=arguments.threads, parallel=arguments.parallel) as model,
+    ):
         measured = evaluate(
             model,
             questions,
             conditions,
+            same=algebra if arguments.equivalence == _ALGEBRA else same_answer,
             report=lambda done, accuracy: bar.update(done / len(questions), f"{accuracy:.1%} right"),
         )
         why_inexact = model.model.why_inexact
@@ -167,8 +184,11 @@ def run_eval(arguments: argparse.Namespace) -> int:
         "temperature": sampling.temperature,
         "seed": arguments.seed,
         "reproducible": why_inexact is None,
+        "equivalence": arguments.equivalence,
         **measured.as_json(),
     }
+    if arguments.equivalence == _ALGEBRA:
+        document |= {"algebra": {"asked": algebra.asked, "gave_up": algebra.gave_up}}
     _show(measured, arguments.show)
     if arguments.save is not None:
         _save(measured, arguments.save)

@@ -73,7 +73,7 @@ def test_answers_are_marked_and_faults_found() -> None:
         any_number=False,
     )
     assert marked.right == (True, False, False)
-    assert marked.sources == ("declared", "declared", "none")
+    assert marked.sources == ("the-answer-is", "the-answer-is", "none")
     assert marked.faults[0] == "correct"
     assert marked.faults[1] == "wrong value"
     foreign = mark(
