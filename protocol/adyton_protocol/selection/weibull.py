@@ -10,6 +10,7 @@ input.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +28,7 @@ _MIN_SHAPE: Final = 0.01
 _MAX_SHAPE: Final = 100.0
 """A component of equal data would become a point."""
 _SHAPE_STEPS: Final = 40
-_SHAPE_TOLERANCE: Final = 1e-9
+_SHAPE_TOLERANCE: Final = 1e-6
 _MAX_POWER: Final = 700.0
 
 
@@ -40,7 +41,7 @@ class _Weibull:
     log_scale: float
 
     def log_density(self, y: float) -> float:
-        """Of the component times its share, in the logarithm."""
+        """Logarithm of the component's share times its density."""
         z = min(self.shape * (y - self.log_scale), _MAX_POWER)
         return log(self.share * self.shape) + z - exp(z)
 
@@ -49,8 +50,12 @@ class _Weibull:
         return self.log_scale + log_gamma(1.0 + 1.0 / self.shape)
 
 
+_FIRST: Final = _Weibull(share=0.5, shape=1.0, log_scale=0.0)
+"""Of it, only the shape is a guess that anything begins with."""
+
+
 def posterior_high(logs: Sequence[float]) -> tuple[float, ...] | None:
-    """Probability of each datum to come from the component with the greater mean.
+    """Probability of each datum to come from the component with the greater mean. Equal data are all of that one.
 
     Args:
         logs: Logarithms of the probabilities, at least two, finite.
@@ -58,47 +63,55 @@ def posterior_high(logs: Sequence[float]) -> tuple[float, ...] | None:
     Returns:
         A probability for each, or None when the fit did not settle.
     """
-    middle = sorted(logs)[len(logs) // 2]
-    high = [_FIRST_GUESS if y >= middle else 1.0 - _FIRST_GUESS for y in logs]
+    occurrences = Counter(logs)
+    values = sorted(occurrences)
+    counts = [occurrences[value] for value in values]
+    if len(values) == 1:
+        return (1.0,) * len(logs)
+    # Whatever is equal begins on one side, and neither side begins empty.
+    middle = max(sorted(logs)[len(logs) // 2], values[1])
+    high = [_FIRST_GUESS if value >= middle else 1.0 - _FIRST_GUESS for value in values]
+    upper = lower = _FIRST
     for _ in range(_ROUNDS):
-        upper = _fit(logs, high)
-        lower = _fit(logs, [1.0 - weight for weight in high])
-        if upper is None or lower is None:
-            return None
+        belong = [times * weight for times, weight in zip(counts, high, strict=True)]
+        upper = _fit(values, belong, len(logs), upper)
+        rest = [times * (1.0 - weight) for times, weight in zip(counts, high, strict=True)]
+        lower = _fit(values, rest, len(logs), lower)
         before = high
-        high = [_logistic(upper.log_density(y) - lower.log_density(y)) for y in logs]
+        high = [_logistic(upper.log_density(value) - lower.log_density(value)) for value in values]
         if max(abs(new - old) for new, old in zip(high, before, strict=True)) < _SETTLED:
             swapped = upper.log_mean() < lower.log_mean()
-            return tuple(1.0 - weight if swapped else weight for weight in high)
+            found = {
+                value: 1.0 - weight if swapped else weight for value, weight in zip(values, high, strict=True)
+            }
+            return tuple(found[y] for y in logs)
     return None
 
 
-def _fit(logs: Sequence[float], weights: Sequence[float]) -> _Weibull | None:
-    """The likeliest component for weighted data; None when nothing has any weight."""
-    total = math.fsum(weights)
-    if total <= 0.0:
-        return None
-    most = max(y for y, weight in zip(logs, weights, strict=True) if weight > 0.0)
-    shifted = [(y - most, weight) for y, weight in zip(logs, weights, strict=True) if weight > 0.0]
-    mean = math.fsum(weight * y for y, weight in shifted) / total
-    shape = _shape(shifted, mean)
-    power = math.fsum(weight * exp(shape * y) for y, weight in shifted)
-    return _Weibull(
-        share=min(max(total / len(logs), _MIN_SHARE), 1.0 - _MIN_SHARE),
-        shape=shape,
-        log_scale=most + (log(power) - log(total)) / shape,
-    )
+def _fit(values: Sequence[float], weights: Sequence[float], n: int, last: _Weibull) -> _Weibull:
+    """The likeliest component for weighted data out of ``n``; the last one where nothing has any weight."""
+    data = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight > 0.0]
+    if not data:
+        return last
+    total = math.fsum(weight for _, weight in data)
+    most = max(value for value, _ in data)
+    data = [(value - most, weight) for value, weight in data]
+    mean = math.fsum(weight * y for y, weight in data) / total
+    shape = _shape(data, mean, last.shape)
+    power = math.fsum(weight * exp(shape * y) for y, weight in data)
+    share = min(max(total / n, _MIN_SHARE), 1.0 - _MIN_SHARE)
+    return _Weibull(share=share, shape=shape, log_scale=most + (log(power) - log(total)) / shape)
 
 
-def _shape(shifted: Sequence[tuple[float, float]], mean: float) -> float:
+def _shape(data: Sequence[tuple[float, float]], mean: float, guess: float) -> float:
     """Solve the likelihood equation of the shape by Newton's method, within bounds that close in on the root.
 
-    ``sum w y exp(k y) / sum w exp(k y) - 1 / k - mean = 0``; the left side grows with k.
+    ``sum w y exp(k y) / sum w exp(k y) - 1 / k - mean = 0``; the left side grows with k. The greatest y is 0.
     """
     low, high = _MIN_SHAPE, _MAX_SHAPE
-    shape = 1.0
+    shape = guess
     for _ in range(_SHAPE_STEPS):
-        tilted = [(y, weight * exp(shape * y)) for y, weight in shifted]
+        tilted = [(y, weight * exp(shape * y)) for y, weight in data]
         norm = math.fsum(weight for _, weight in tilted)
         first = math.fsum(weight * y for y, weight in tilted) / norm
         second = math.fsum(weight * y * y for y, weight in tilted) / norm
