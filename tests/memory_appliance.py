@@ -172,6 +172,7 @@ class MemoryAppliance:
     search: Transcript | None = None
     search_report: dict[str, Any] | None = None
     returned: str | None = None
+    scores: dict[str, Any] | None = None
     last_receipt: Receipt | None = None
 
     def __post_init__(self) -> None:
@@ -276,6 +277,8 @@ class MemoryAppliance:
             body = json.dumps({"object": "list", "data": [{"id": MODEL.name, "object": "model"}]}).encode()
             return [self.whole(200, body, ())]
         asked = json.loads(request.content)
+        if request.path == "/v1/score":
+            return [self.score(builder)]
         if asked.get("model") != MODEL.name:
             error = {"message": "no such model", "type": "invalid_request_error", "param": "model"}
             body = json.dumps({"error": error | {"code": "model_not_found"}}).encode()
@@ -299,6 +302,16 @@ class MemoryAppliance:
         receipt = self.finish(builder)
         headers = ((RECEIPT_HEADER.encode(), receipt.header_value().encode()),) if self.with_receipt else ()
         return [self.whole(200, body, headers)]
+
+    def score(self, builder: ReceiptBuilder) -> bytes:
+        """What the scorer says, or that there is none."""
+        if self.scores is None:
+            error = {"message": "nobody judges this model", "code": "model_unsuitable", "param": "model"}
+            return self.whole(400, json.dumps({"error": error}).encode(), ())
+        body = json.dumps(self.scores).encode()
+        builder.response_data(body)
+        receipt = self.finish(builder).header_value().encode()
+        return self.whole(200, body, ((RECEIPT_HEADER.encode(), receipt),))
 
     def whole(self, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
         """A unary answer."""

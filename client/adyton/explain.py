@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from adyton.search_report import ConfidenceKind, SearchReport
+from adyton.search_report import ConfidenceKind, ScoredStep, SearchReport
 from adyton.terminal import one_line
 from adyton_protocol.selection.candidate import Candidate, Method, Selection
 
@@ -101,21 +101,31 @@ def vote_lines(report: SearchReport) -> Iterator[str]:
         yield f"  {counted(report.abstained, 'candidate')} without an answer, or cut off: no vote"
 
 
-def step_lines(report: SearchReport, text: str) -> Iterator[str]:
-    """What the scorer thinks of each step of the answer; nothing without a scorer.
+def step_lines(scorer: str, steps: Sequence[tuple[str, ScoredStep]]) -> Iterator[str]:
+    """What a scorer thinks of each step of the answer.
+
+    Args:
+        scorer: Its name.
+        steps: Text and score of each.
+    """
+    yield f"steps of the answer, as {one_line(scorer, _NAME_COLUMNS)} judges all up to each:"
+    for text, step in steps[:MAX_TREE_LINES]:
+        verdict = "sound" if step.sound else "doubtful"
+        yield f"  {step.score:.2f} {verdict:<8}  {one_line(text, _STEP_COLUMNS)}"
+    if len(steps) > MAX_TREE_LINES:
+        yield "  the rest is left out; --json has every step"
+
+
+def winner_steps(report: SearchReport, text: str) -> list[tuple[str, ScoredStep]]:
+    """The winner's scored steps with their texts; empty without a scorer.
 
     Args:
         report: Of the search.
-        text: The answer.
+        text: The answer. Where its lines are not what was scored, steps are numbered instead.
     """
     steps, lines = report.winner.steps, _lines(text)
-    if not steps or report.scorer is None:
-        return
-    yield f"steps of the answer, as {one_line(report.scorer, _NAME_COLUMNS)} judges all up to each:"
     shown = lines if len(lines) == len(steps) else [f"step {number}" for number in range(1, len(steps) + 1)]
-    for step, line in zip(steps[:MAX_TREE_LINES], shown, strict=False):
-        verdict = "sound" if step.sound else "doubtful"
-        yield f"  {step.score:.2f} {verdict:<8}  {one_line(line, _STEP_COLUMNS)}"
+    return list(zip(shown, steps, strict=True))
 
 
 def counted(number: int, noun: str) -> str:

@@ -16,12 +16,14 @@ from adyton_protocol.errors import (
     OutOfMemory,
     QueueFull,
     UnknownModel,
+    UnsuitableModel,
 )
 
 _DEFAULT_RETRY_AFTER_S: Final = 1.0
 _CLASSES: Final[tuple[type[EngineError], ...]] = (
     InvalidRequest,
     UnknownModel,
+    UnsuitableModel,
     ContextOverflow,
     OutOfMemory,
     EngineStopped,

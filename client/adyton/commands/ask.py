@@ -19,7 +19,8 @@ from adyton.commands.options import (
 )
 from adyton.commands.search_options import STRATEGIES_HELP, add_search_options, scaling_body
 from adyton.conversation import Reply, Turn, take_turn
-from adyton.explain import progress_line, search_lines, step_lines, tree_lines, vote_lines
+from adyton.explain import progress_line, search_lines, step_lines, tree_lines, vote_lines, winner_steps
+from adyton.judgement import Judgement, judge_answer
 from adyton.receipts import ReceiptRecord, ReportFile
 from adyton.replay import SearchFile
 from adyton.search_report import SearchReport
@@ -100,14 +101,19 @@ def run(args: argparse.Namespace) -> int:
         finally:
             watch.clear()
         record = receipt_of(client)
-    report = None if reply.report is None else SearchReport.parse(reply.report)
+        report = None if reply.report is None else SearchReport.parse(reply.report)
+        judgement = None
+        if args.explain and report is not None and not report.winner.steps:
+            judgement = judge_answer(client.http(), model=turn.model, problem=prompt, answer=reply.text)
     _save(args, reply, record, report)
     if args.json:
-        emit_json(_document(turn, reply, record, report))
+        emit_json(_document(turn, reply, record, report, judgement))
         return OK
     write("\n")
     if report is not None:
-        show_search(report, reply, explain=args.explain)
+        show_search(report)
+        if args.explain:
+            explain_search(report, reply, judgement)
     say(proof_line(record.attested))
     say(receipt_line(record))
     return OK
@@ -133,22 +139,36 @@ class SearchWatch:
         self._line.clear()
 
 
-def show_search(report: SearchReport, reply: Reply, *, explain: bool) -> None:
-    """Print what a search did: a line each on what it was, cost and thinks of itself; explained, all of it.
+def show_search(report: SearchReport) -> None:
+    """Print what a search was, cost and thinks of itself, a line each."""
+    for line in search_lines(report):
+        say(line)
+
+
+def explain_search(report: SearchReport, reply: Reply, judgement: Judgement | None) -> None:
+    """Print the votes, the scorer's verdict on each step, and the candidates as a tree.
+
+    Args:
+        report: Of the search.
+        reply: The answer.
+        judgement: The scorer's verdict, where it had no part in the search.
 
     Raises:
         ReceiptError: The transcript is none.
     """
-    for line in search_lines(report):
-        say(line)
-    if not explain:
-        return
-    for line in (*vote_lines(report), *step_lines(report, reply.text)):
-        say(line)
+    lines = [*vote_lines(report)]
+    if judgement is not None:
+        lines += step_lines(judgement.scorer, judgement.steps)
+        lines.append(
+            "  asked for after the choice, in which it had no part; the scores have a receipt of their own"
+        )
+    elif report.scorer is not None:
+        lines += step_lines(report.scorer, winner_steps(report, reply.text))
     if report.transcript is not None:
         transcript = transcript_from_json(report.transcript)
-        for line in tree_lines(transcript.candidates, transcript.selection):
-            say(line)
+        lines += tree_lines(transcript.candidates, transcript.selection)
+    for line in lines:
+        say(line)
 
 
 def _save(args: argparse.Namespace, reply: Reply, record: ReceiptRecord, report: SearchReport | None) -> None:
@@ -194,10 +214,16 @@ def receipt_line(record: ReceiptRecord) -> str:
 
 
 def _document(
-    turn: Turn, reply: Reply, record: ReceiptRecord, report: SearchReport | None
+    turn: Turn,
+    reply: Reply,
+    record: ReceiptRecord,
+    report: SearchReport | None,
+    judgement: Judgement | None,
 ) -> dict[str, object]:
     verdict = record.attested.verdict
     search = {} if report is None else {"search": report.document}
+    if judgement is not None:
+        search["judgement"] = judgement.document
     return search | {
         "answer": reply.text,
         "model": turn.model,

@@ -125,7 +125,7 @@ def _answer(client: Client, turn: Turn) -> str | None:
         reply = take_turn(client.http(), turn, watch.write, on_progress=watch.progress)
         write("\n")
         if reply.report is not None:
-            show_search(SearchReport.parse(reply.report), reply, explain=False)
+            show_search(SearchReport.parse(reply.report))
         say(receipt_line(receipt_of(client)))
     except KeyboardInterrupt:
         write("\n")

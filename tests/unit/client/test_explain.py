@@ -19,8 +19,9 @@ from adyton.explain import (
     step_lines,
     tree_lines,
     vote_lines,
+    winner_steps,
 )
-from adyton.search_report import SearchReport
+from adyton.search_report import ScoredStep, SearchReport
 from adyton.terminal import one_line
 from adyton_protocol.scaling_transcript import Transcript
 from adyton_protocol.selection.bounds import Budget, StopRule
@@ -80,16 +81,17 @@ def test_a_search_is_summed_up() -> None:
 
 
 def test_every_step_of_the_answer_has_its_verdict() -> None:
-    """Score and verdict stand before the step; steps that are not lines are numbered; no scorer, no verdicts."""
+    """Score and verdict stand before the step; steps that are not lines are numbered; many of them are bounded."""
     report = reported(CANDIDATES, replace(SELECTION, winners=(1,)))
-    assert list(step_lines(report, CANDIDATES[1].text)) == [
+    assert list(step_lines("prm", winner_steps(report, CANDIDATES[1].text))) == [
         "steps of the answer, as prm judges all up to each:",
         "  0.99 sound     A = 3",
         "  0.40 doubtful  B = 5",
         "  0.30 doubtful  The answer is: 8",
     ]
-    assert [line[17:] for line in step_lines(report, "one line")][1:] == ["step 1", "step 2", "step 3"]
-    assert list(step_lines(reported(CANDIDATES, SELECTION, scorer=None), "x")) == []
+    assert [text for text, _ in winner_steps(report, "one line")] == ["step 1", "step 2", "step 3"]
+    long = [("x", ScoredStep(score=0.5, sound=True))] * 1000
+    assert len(list(step_lines("prm", long))) == MAX_TREE_LINES + 2
 
 
 def test_progress_of_any_shape_is_a_line() -> None:

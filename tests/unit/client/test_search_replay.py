@@ -23,6 +23,7 @@ from adyton_attestation.simulation import SimulatedVerifier
 from adyton_protocol.answers import AnswerRule
 from adyton_protocol.errors import ConfigError, RemoteProtocolError
 from adyton_protocol.scaling_transcript import transcript_from_json
+from adyton_protocol.selection.candidate import SelectionRule
 
 SEARCH = transcript(candidates=transcript().candidates[:8])
 WINNER = SEARCH.candidates[SEARCH.selection.winners[0]].text
@@ -59,6 +60,53 @@ def test_an_explained_search_shows_vote_steps_and_tree(
                  "tree of steps", "receipt: valid"):  # fmt: skip
         assert part in outcome.err
     assert "searching" not in outcome.err, "progress is for terminals"
+
+
+UNSCORED = transcript(
+    strategy="majority",
+    scorer=None,
+    rule=SelectionRule(method="majority"),
+    candidates=tuple(replace(candidate, scores=()) for candidate in SEARCH.candidates),
+)
+SCORES: dict[str, Any] = {
+    "object": "score",
+    "model": "prm",
+    "steps": [
+        {"index": 0, "text": "2 + 3 = 5", "score": 0.93, "sound": True},
+        {"index": 1, "text": "The answer is: 5", "score": 0.12, "sound": False},
+    ],
+}
+
+
+def test_an_answer_that_nobody_scored_is_judged_when_it_is_explained(
+    run: Run, where: tuple[str, ...], memory: MemoryAppliance
+) -> None:
+    """The scorer is asked afterwards, in an exchange of its own; the receipt that counts is the answer's."""
+    memory.search, memory.scores = UNSCORED, SCORES
+    outcome = run("ask", QUESTION, *where, "--strategy", "majority-12", "--explain", "--model", "tiny")
+    assert outcome.code == 0
+    assert [request.path for request in memory.inner] == ["/v1/chat/completions", "/v1/score"]
+    judged = json.loads(memory.inner[-1].content)
+    assert judged == {"model": "tiny", "problem": QUESTION, "steps": outcome.out.rstrip("\n")}
+    assert "0.93 sound     2 + 3 = 5" in outcome.err
+    assert "0.12 doubtful  The answer is: 5" in outcome.err
+    assert "it had no part" in outcome.err
+    document = json.loads(run("ask", QUESTION, *where, "--strategy", "majority", "--explain", "--json").out)
+    assert document["judgement"] == SCORES
+    assert "event_log" in document["receipt"]
+    assert any(event["type"] == "scaling.run" for event in document["receipt"]["event_log"])
+
+
+def test_without_a_scorer_there_is_no_verdict(
+    run: Run, where: tuple[str, ...], memory: MemoryAppliance
+) -> None:
+    """A model that nobody judges answers all the same; scores of another form are an error."""
+    memory.search = UNSCORED
+    outcome = run("ask", QUESTION, *where, "--strategy", "majority", "--explain")
+    assert outcome.code == 0
+    assert "judges" not in outcome.err
+    memory.scores = {"model": "prm", "steps": [{"text": "x", "score": 2.0, "sound": True}]}
+    assert run("ask", QUESTION, *where, "--strategy", "majority", "--explain").code == 3
 
 
 @pytest.mark.parametrize(
