@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adyton_protocol.answers import Answer, read_answer
+from adyton_protocol.answers import Answer, classes, read_answer
 from adyton_protocol.selection.aggregate import aggregate
 from adyton_protocol.selection.candidate import Candidate, SelectionRule
 
@@ -55,10 +55,6 @@ def count(candidates: Sequence[Candidate], rule: SelectionRule) -> Ballot:
     answers = tuple(
         read_answer(candidate.text, rule.answer) if candidate.complete else None for candidate in candidates
     )
-    members: dict[str, list[int]] = {}
-    for index, answer in enumerate(answers):
-        if answer is not None:
-            members.setdefault(answer.key, []).append(index)
     scored = any(
         candidate.scores for candidate, answer in zip(candidates, answers, strict=True) if answer is not None
     )
@@ -66,7 +62,7 @@ def count(candidates: Sequence[Candidate], rule: SelectionRule) -> Ballot:
         candidates=candidates,
         answers=answers,
         rewards=tuple(reward(candidate, rule) for candidate in candidates) if scored else (),
-        classes=tuple(map(tuple, members.values())),
+        classes=tuple(each.members for each in classes(answers)),
     )
 
 
