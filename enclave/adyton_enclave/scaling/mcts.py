@@ -56,7 +56,9 @@ async def run(search: Search) -> Outcome:
     """
     check_scorer(search)
     if not search.plan.experimental:
-        raise InvalidRequest("mcts is experimental and has to be asked for as such", param="scaling")
+        raise InvalidRequest(
+            "mcts is experimental and has to be asked for as such", param="scaling.experimental"
+        )
     record = TreeRecord()
     root = _Node(Tip(search.root))
     answers: list[Tip] = []
