@@ -68,6 +68,10 @@ class Limits:
     max_inputs: int = 2048
     max_input_tokens: int = 300_000
     max_steps: int = 256
+    max_search_width: int = 64
+    max_search_tokens: int = 65_536
+    search_in_flight: int = 32
+    max_tenant_searches: int = 8
     receive_timeout_s: int = 30
     request_timeout_s: int = 600
     keep_alive_s: int = 75
@@ -269,6 +273,10 @@ def _limits(table: Table) -> Limits:
         max_inputs=table.whole("max_inputs", standard.max_inputs, high=65_536),
         max_input_tokens=table.whole("max_input_tokens", standard.max_input_tokens, high=1 << 24),
         max_steps=table.whole("max_steps", standard.max_steps, high=4096),
+        max_search_width=table.whole("max_search_width", standard.max_search_width, high=1024),
+        max_search_tokens=table.whole("max_search_tokens", standard.max_search_tokens, high=1 << 30),
+        search_in_flight=table.whole("search_in_flight", standard.search_in_flight, high=1024),
+        max_tenant_searches=table.whole("max_tenant_searches", standard.max_tenant_searches, high=65_536),
         receive_timeout_s=table.whole("receive_timeout_s", standard.receive_timeout_s, high=3600),
         request_timeout_s=table.whole("request_timeout_s", standard.request_timeout_s, high=24 * 3600),
         keep_alive_s=table.whole("keep_alive_s", standard.keep_alive_s, high=3600),

@@ -26,6 +26,7 @@ MAX_PENALTY: Final = 2.0
 MIN_REPETITION_PENALTY: Final = 0.01
 MAX_BIAS: Final = 100.0
 MAX_BIASES: Final = 1024
+MAX_SEED: Final = 2**63 - 1
 MAX_DEADLINE_MS: Final = 24 * 3600 * 1000
 MIN_SALT_CHARS: Final = 16
 """A salt is a secret: 16 characters are the least that can hold one that is not guessed."""
@@ -46,6 +47,10 @@ class RequestLimits:
         max_inputs: Texts to embed.
         max_input_tokens: Tokens of all texts to embed.
         max_steps: Steps of an answer to score.
+        max_search_width: Candidates of a search, or width of its tree.
+        max_search_tokens: Tokens that a search may generate.
+        search_in_flight: Lines of a search that are extended at a time.
+        max_tenant_searches: Searches of one tenant at a time.
     """
 
     max_candidates: int
@@ -53,6 +58,10 @@ class RequestLimits:
     max_inputs: int = 2048
     max_input_tokens: int = 300_000
     max_steps: int = 256
+    max_search_width: int = 64
+    max_search_tokens: int = 65_536
+    search_in_flight: int = 32
+    max_tenant_searches: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +142,7 @@ def parse_options(
         presence_penalty=fields.real("presence_penalty", low=-MAX_PENALTY, high=MAX_PENALTY),
         repetition_penalty=fields.real("repetition_penalty", low=MIN_REPETITION_PENALTY, high=MAX_PENALTY),
         logit_bias=_logit_bias(fields),
-        seed=fields.whole("seed", low=-(2**63), high=2**63 - 1),
+        seed=fields.whole("seed", low=-MAX_SEED - 1, high=MAX_SEED),
         logprobs=logprobs,
         stream=stream,
         include_usage=_include_usage(fields, stream=stream),
