@@ -168,13 +168,49 @@ async def off_loop(prepare: Callable[[], list[int]], size: int) -> tuple[int, ..
     return tuple(await asyncio.to_thread(prepare))
 
 
+def generation_request(
+    served: Served,
+    options: Options,
+    prompt: tuple[int, ...],
+    guidance: Guidance,
+    *,
+    terms: Terms,
+    key: bytes,
+) -> GenerationRequest:
+    """What the engine has to do for one choice of one prompt.
+
+    Raises:
+        InvalidRequest: Something lies outside the vocabulary.
+        ContextOverflow: The prompt leaves no room for an answer.
+    """
+    if options.logit_bias and options.logit_bias[-1][0] >= served.model.n_vocab:
+        raise InvalidRequest("logit_bias names a token outside the vocabulary", param="logit_bias")
+    return GenerationRequest(
+        model=served.model.name,
+        prompt_token_ids=prompt,
+        max_tokens=_max_tokens(options, served, len(prompt), guidance.prompt_field),
+        stop=options.stop,
+        sampling=_sampling(options, served.model.defaults),
+        logprobs=_logprobs(options),
+        key=key,
+        timeout_s=terms.timeout_s,
+        tenant=terms.tenant,
+        priority=terms.priority,
+        cache_namespace=terms.cache_namespace,
+        logit_bias=options.logit_bias,
+        constraint=guidance.constraint,
+        visible_control_ids=guidance.visible_control_ids,
+    )
+
+
 class Work:
     """The generations behind one request."""
 
     def __init__(self, generations: Sequence[Generation], n: int) -> None:
         self._generations = tuple(generations)
         self._n = n
-        self.choices = len(generations) * n
+        self.sure = len(generations) * n
+        """Choices, all of which come."""
 
     @classmethod
     def submit(
@@ -193,31 +229,13 @@ class Work:
         Raises:
             EngineError: The engine refused a prompt; those before it are cancelled.
         """
-        if options.logit_bias and options.logit_bias[-1][0] >= served.model.n_vocab:
-            raise InvalidRequest("logit_bias names a token outside the vocabulary", param="logit_bias")
         key = sampling_key(options.seed, entropy)
         generations: list[Generation] = []
         try:
             for at, prompt in enumerate(prompts):
-                request = GenerationRequest(
-                    model=served.model.name,
-                    prompt_token_ids=prompt,
-                    n=options.candidates,
-                    max_tokens=_max_tokens(options, served, len(prompt), guidance.prompt_field),
-                    stop=options.stop,
-                    sampling=_sampling(options, served.model.defaults),
-                    logprobs=_logprobs(options),
-                    key=key,
-                    first_choice=at * options.candidates,
-                    timeout_s=terms.timeout_s,
-                    tenant=terms.tenant,
-                    priority=terms.priority,
-                    cache_namespace=terms.cache_namespace,
-                    logit_bias=options.logit_bias,
-                    constraint=guidance.constraint,
-                    visible_control_ids=guidance.visible_control_ids,
-                )
-                generations.append(engine.submit(request))
+                request = generation_request(served, options, prompt, guidance, terms=terms, key=key)
+                each = options.candidates
+                generations.append(engine.submit(replace(request, n=each, first_choice=at * each)))
         except EngineError:
             for generation in generations:
                 generation.cancel()

@@ -12,9 +12,12 @@ from adyton_enclave.engine import (
     Event,
     GenerationRequest,
     SamplingParams,
+    Tree,
     Usage,
 )
 from adyton_enclave.engine.dialect import Dialect
+from adyton_enclave.scoring.adapter import Adapter
+from adyton_enclave.scoring.scorer import ScoringTree
 from adyton_enclave.scoring.terms import ScoringTerms
 from adyton_protocol.digests import Digest
 
@@ -33,6 +36,11 @@ class Model(Protocol):
         ...
 
     @property
+    def content(self) -> Digest:
+        """Digest of what its files hold."""
+        ...
+
+    @property
     def n_ctx(self) -> int:
         """Most tokens of prompt and answer together."""
         ...
@@ -40,6 +48,11 @@ class Model(Protocol):
     @property
     def n_vocab(self) -> int:
         """Number of token ids."""
+        ...
+
+    @property
+    def n_params(self) -> int:
+        """Numbers in its tensors, by which its FLOPs are counted."""
         ...
 
     @property
@@ -124,6 +137,20 @@ class Scorer(Protocol):
         """Score from which a step counts as sound."""
         ...
 
+    @property
+    def adapter(self) -> Adapter:
+        """How it is asked, what a step is, and what searches with it were measured to bring."""
+        ...
+
+    @property
+    def model(self) -> Model:
+        """The model that scores."""
+        ...
+
+    def open(self, problem: str, terms: ScoringTerms) -> ScoringTree:
+        """Begin to score answers to a problem, or raise an EngineError at once."""
+        ...
+
     def split(self, text: str) -> list[str]:
         """The steps of an answer, none of them blank."""
         ...
@@ -154,6 +181,10 @@ class Engine(Protocol):
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queue a request, or raise an EngineError at once."""
+        ...
+
+    def open_tree(self, request: GenerationRequest) -> Tree:
+        """Begin a tree search, or raise an EngineError at once."""
         ...
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:

@@ -119,8 +119,9 @@ def parse_alias(name: str) -> tuple[str, Alias | None]:
     found = _ALIAS.fullmatch(wish) if mark and model else None
     if found is None:
         return name, None
+    named = {"best-of": "best-of-n"}.get(found["strategy"], found["strategy"])
     for strategy in STRATEGIES:
-        if strategy == found["strategy"]:
+        if strategy == named:
             return model, Alias(strategy=strategy, n=None if found["n"] is None else int(found["n"]))
     return name, None
 

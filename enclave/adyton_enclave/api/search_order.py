@@ -4,46 +4,23 @@
 Nothing is dropped in silence: what contradicts something else, or cannot do anything here, is refused by name.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from adyton_enclave.api.generate import Served, find_model
 from adyton_enclave.api.scaling_request import FIELD, Alias, Returns, ScalingCall, parse_alias
 from adyton_enclave.api.types import Options, RequestLimits
-from adyton_enclave.scaling.plan import (
-    EXPERIMENTAL,
-    NEEDS_SCORER,
-    Budget,
-    Plan,
-    StopRule,
-    Strategy,
-)
+from adyton_enclave.scaling.auto import method_of
+from adyton_enclave.scaling.plan import EXPERIMENTAL, NEEDS_SCORER, Plan, StopRule, Strategy
+from adyton_enclave.scaling.strategies import resolve
 from adyton_protocol.answers import AnswerRule
 from adyton_protocol.errors import InvalidRequest
-from adyton_protocol.selection.candidate import Method, SelectionRule
+from adyton_protocol.selection.candidate import SelectionRule
 
 DEFAULT_WIDTH: Final = 8
 """Of a search that does not say how wide it shall be."""
 AUTO_WIDTH: Final = 16
 """Most that ``auto`` chooses from by itself."""
-
-SELECTS_BY: Final[Mapping[Strategy, Method]] = {
-    "single": "single",
-    "majority": "majority",
-    "weighted": "weighted",
-    "best-of-n": "best-of-n",
-    "bom": "bom",
-    "rpc": "rpc",
-    "pairwise": "pairwise",
-    "rebase": "weighted",
-    "beam": "weighted",
-    "dvts": "weighted",
-    "mcts": "weighted",
-    "refine": "best-of-n",
-    "auto": "weighted",
-}
-"""How a strategy chooses in the end. ``auto`` puts the rule of what it chose in its place."""
 
 _WHOLE_DOCUMENT: Final = AnswerRule(extract="field", field="", equivalence="json")
 
@@ -53,15 +30,17 @@ class SearchOrder:
     """A search, and what of it comes back.
 
     Attributes:
-        plan: What to do.
+        asked: The strategy that was named.
+        plan: What to do; its strategy is never ``auto``.
         returns: Which candidates are choices of the answer.
-        most: Choices of the answer at most.
+        most: Choices of the answer at most; None is all candidates.
         fills: Make up for missing winners with the next best of the same answer, so that there are ``most`` choices.
     """
 
+    asked: Strategy
     plan: Plan
     returns: Returns
-    most: int
+    most: int | None
     fills: bool = False
 
 
@@ -124,7 +103,7 @@ def order_search(
         strategy=strategy,
         n=n,
         rule=_rule(strategy, call, k, document=occasion.document),
-        budget=_within(call.budget, occasion.limits),
+        budget=call.budget,
         stop=StopRule() if call.stop is None else call.stop,
         in_flight=occasion.limits.search_in_flight,
         pad_to_budget=call.pad_to_budget,
@@ -133,8 +112,11 @@ def order_search(
         plan = replace(plan, branching=call.branching)
     if call.balance is not None:
         plan = replace(plan, balance=call.balance)
-    most = 1 if returns == "best" or occasion.one_choice else k if returns == "topk" else n
-    return SearchOrder(plan=plan, returns=returns, most=most), _with_seed(options, call)
+    served = occasion.served
+    plan = resolve(plan, served.model, served.scorer)
+    most = 1 if returns == "best" or occasion.one_choice else k if returns == "topk" else None
+    order = SearchOrder(asked=strategy, plan=_within(plan, occasion.limits), returns=returns, most=most)
+    return order, _with_seed(options, call)
 
 
 def order_best_of(options: Options, served: Served, limits: RequestLimits) -> SearchOrder | None:
@@ -145,10 +127,11 @@ def order_best_of(options: Options, served: Served, limits: RequestLimits) -> Se
         strategy="weighted",
         n=options.candidates,
         rule=SelectionRule(method="weighted", k=options.n),
-        budget=_within(Budget(), limits),
         in_flight=limits.search_in_flight,
     )
-    return SearchOrder(plan=plan, returns="topk", most=options.n, fills=True)
+    return SearchOrder(
+        asked="weighted", plan=_within(plan, limits), returns="topk", most=options.n, fills=True
+    )
 
 
 def _wrong(member: str, problem: str) -> InvalidRequest:
@@ -229,15 +212,15 @@ def _rule(strategy: Strategy, call: ScalingCall, k: int, *, document: bool) -> S
     answer = call.answer
     if answer is None:
         answer = _WHOLE_DOCUMENT if document else AnswerRule()
-    rule = SelectionRule(method=SELECTS_BY[strategy], k=k, answer=answer)
+    rule = SelectionRule(method=method_of(strategy), k=k, answer=answer)
     return rule if call.aggregate is None else replace(rule, aggregate=call.aggregate)
 
 
-def _within(budget: Budget, limits: RequestLimits) -> Budget:
-    """A budget that is never larger than the operator's."""
-    if budget.policy_tokens is not None:
-        return budget
-    return replace(budget, policy_tokens=limits.max_search_tokens)
+def _within(plan: Plan, limits: RequestLimits) -> Plan:
+    """The plan with the operator's bound in its budget. ``auto`` must not take that for the caller's."""
+    if plan.budget.policy_tokens is not None:
+        return plan
+    return replace(plan, budget=replace(plan.budget, policy_tokens=limits.max_search_tokens))
 
 
 def _with_seed(options: Options, call: ScalingCall) -> Options:

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a search tells its caller about itself, as JSON: what ran, how the vote went, what it cost.
+
+All of it is the caller's own and travels sealed beside the answer; answers in it are words of the model.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from adyton_enclave.scaling.calibration import ScalingCalibration
+from adyton_enclave.scaling.ledger import Spent
+from adyton_enclave.scaling.plan import Budget, Plan, Strategy
+from adyton_enclave.scaling.search import Outcome
+from adyton_protocol.selection.aggregate import aggregate
+from adyton_protocol.selection.candidate import Method, Vote
+
+Json = dict[str, object]
+ConfidenceKind = Literal["vote-share", "score", "none"]
+
+MAX_SHOWN_CHARS: Final = 256
+"""Of an answer in the vote table; the transcript has them whole."""
+_VOTES: Final[frozenset[Method]] = frozenset({"majority", "weighted", "rpc", "pairwise"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """The scorer of a search.
+
+    Attributes:
+        name: Of its model.
+        threshold: Score from which a step counts as sound.
+    """
+
+    name: str
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A search that has come to its end.
+
+    Attributes:
+        asked: The strategy that was asked for.
+        plan: What was done; its strategy is never ``auto``.
+        outcome: What came of it.
+        spent: What it cost.
+        judge: Who scored; None if nobody did.
+        calibration: What was measured with this generator and this scorer.
+        choices: The candidate of each choice of the answer.
+    """
+
+    asked: Strategy
+    plan: Plan
+    outcome: Outcome
+    spent: Spent
+    judge: Judge | None
+    calibration: ScalingCalibration | None
+    choices: Sequence[int]
+
+
+def report_of(search: Finished, *, transcript: Mapping[str, object] | None = None) -> Json:
+    """The member ``x_report`` of an answer.
+
+    Args:
+        search: What it is about.
+        transcript: Everything from which the choice can be made again, for callers who asked for it.
+    """
+    outcome, plan = search.outcome, search.plan
+    selection = outcome.selection
+    report: Json = {
+        "strategy": plan.strategy,
+        "asked": search.asked,
+        "n": plan.n,
+        "method": plan.rule.method,
+        "aggregate": plan.rule.aggregate,
+        "stop_reason": outcome.stop_reason,
+        "scorer": None if search.judge is None else search.judge.name,
+        "candidates": {
+            "made": len(outcome.candidates),
+            "complete": sum(candidate.complete for candidate in outcome.candidates),
+            "abstained": len(selection.abstained),
+        },
+        "choices": list(search.choices),
+        "votes": _votes(selection.votes),
+        "winner": _winner(search),
+        "confidence": _confidence(search),
+        "budget": _budget(plan.budget),
+        "spent": _spent(search.spent),
+    }
+    if outcome.nodes:
+        report["tree"] = _tree(outcome)
+    if transcript is not None:
+        report["transcript"] = dict(transcript)
+    return report
+
+
+def _votes(votes: Sequence[Vote]) -> list[Json]:
+    total = math.fsum(vote.weight for vote in votes)
+    return [
+        {
+            "answer": vote.shown[:MAX_SHOWN_CHARS],
+            "candidates": list(vote.members),
+            "weight": vote.weight,
+            "share": vote.weight / total if total > 0.0 else 0.0,
+        }
+        for vote in votes
+    ]
+
+
+def _winner(search: Finished) -> Json:
+    index = search.outcome.selection.winners[0]
+    candidate = search.outcome.candidates[index]
+    scores, judge = candidate.scores, search.judge
+    vote = _vote_of(search, index)
+    return {
+        "candidate": index,
+        "answer": None if vote is None else vote.shown[:MAX_SHOWN_CHARS],
+        "tokens": candidate.n_tokens,
+        "logprob": candidate.logprob,
+        "score": aggregate(scores, search.plan.rule.aggregate) if scores else None,
+        "steps": [
+            {"score": score, "sound": judge is not None and score >= judge.threshold} for score in scores
+        ],
+    }
+
+
+def _vote_of(search: Finished, index: int) -> Vote | None:
+    return next((vote for vote in search.outcome.selection.votes if index in vote.members), None)
+
+
+def _confidence(search: Finished) -> Json:
+    """How sure the search is of its winner, and what that number is; nothing here says that an answer is right."""
+    selection, plan = search.outcome.selection, search.plan
+    winner = selection.winners[0]
+    total = math.fsum(vote.weight for vote in selection.votes)
+    vote = _vote_of(search, winner)
+    scores = search.outcome.candidates[winner].scores
+    kind: ConfidenceKind = "none"
+    value: float | None = None
+    if plan.rule.method in _VOTES and vote is not None and total > 0.0:
+        kind, value = "vote-share", vote.weight / total
+    elif scores:
+        kind, value = "score", aggregate(scores, plan.rule.aggregate)
+    measured = search.calibration and _measured(search.calibration, plan)
+    return {"value": value, "is": kind, "measured": measured or None}
+
+
+def _measured(calibration: ScalingCalibration, plan: Plan) -> Json | None:
+    """How often this strategy was right at this width where the truth was known."""
+    for point in calibration.points:
+        if (point.strategy, point.n, point.stop) == (plan.strategy, plan.n, plan.stop.kind):
+            return {"accuracy": point.accuracy, "problems": calibration.n_problems}
+    return None
+
+
+def _budget(budget: Budget) -> Json:
+    ms = None if budget.time_s is None else round(1000 * budget.time_s)
+    return {"policy_tokens": budget.policy_tokens, "total_flops": budget.total_flops, "ms": ms}
+
+
+def _spent(spent: Spent) -> Json:
+    return {
+        "policy_tokens": spent.policy_tokens,
+        "prompt_tokens": spent.prompt_tokens,
+        "scorer_tokens": spent.scorer_tokens,
+        "policy_flops": spent.policy_flops,
+        "scorer_flops": spent.scorer_flops,
+        "total_flops": spent.total_flops,
+        "ms": round(1000 * spent.time_s),
+    }
+
+
+def _tree(outcome: Outcome) -> Json:
+    """The shape of a tree: how many steps there were at each depth, and how many lines were given up."""
+    widths = Counter(node.depth for node in outcome.nodes)
+    return {
+        "nodes": len(outcome.nodes),
+        "widths": [widths[depth] for depth in range(1, max(widths) + 1)],
+        "given_up": sum(node.n_children == 0 and node.candidate is None for node in outcome.nodes),
+    }
