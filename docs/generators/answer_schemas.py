@@ -4,6 +4,7 @@
 from typing import Final
 
 from response_schemas import response_schemas
+from search_schemas import search_schemas, token_details
 
 from adyton_enclave.api.types import SERVICE_TIERS
 from adyton_enclave.config import ROLES
@@ -34,6 +35,7 @@ def answer_schemas() -> dict[str, Schema]:
         **_embedding(),
         **_score(),
         **response_schemas(),
+        **search_schemas(),
         **_models(),
         **_receipt(),
     }
@@ -62,7 +64,7 @@ def _shared() -> dict[str, Schema]:
                 "completion_tokens": _COUNT,
                 "total_tokens": _COUNT,
                 "prompt_tokens_details": answered({"cached_tokens": _COUNT}),
-                "completion_tokens_details": answered({"reasoning_tokens": _COUNT}),
+                "completion_tokens_details": token_details(),
             }
         ),
         "TokenLogprob": answered(
@@ -130,8 +132,9 @@ def _chat() -> dict[str, Schema]:
                 "object": one_of("chat.completion"),
                 "choices": array(answered({**choice, "message": message}), low=1),
                 "usage": ref("Usage"),
+                "x_report": ref("SearchReport"),
             },
-            optional=("service_tier",),
+            optional=("service_tier", "x_report"),
         ),
         "ChatCompletionChunk": answered(
             {
@@ -141,8 +144,10 @@ def _chat() -> dict[str, Schema]:
                     answered({**choice, "delta": delta, "finish_reason": one_of(*_CHAT_FINISH, None)}), high=1
                 ),
                 "usage": _nullable(ref("Usage")),
+                "x_progress": ref("SearchProgress"),
+                "x_report": ref("SearchReport"),
             },
-            optional=("service_tier", "usage"),
+            optional=("service_tier", "usage", "x_progress", "x_report"),
         ),
     }
 
@@ -173,8 +178,10 @@ def _completion() -> dict[str, Schema]:
                 "service_tier": one_of(*sorted(set(SERVICE_TIERS.values()))),
                 "choices": array(answered(choice)),
                 "usage": _nullable(ref("Usage")),
+                "x_progress": ref("SearchProgress"),
+                "x_report": ref("SearchReport"),
             },
-            optional=("service_tier", "usage"),
+            optional=("service_tier", "usage", "x_progress", "x_report"),
         )
     }
 

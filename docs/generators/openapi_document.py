@@ -95,23 +95,28 @@ _ANSWER_HEADERS: Final[Schema] = {
 _REFINEMENTS: Final = {
     "logit_bias": "Tokens must be of the model's vocabulary, and none is named twice.",
     "max_tokens": "Must fit into the context beside the prompt.",
+    "model": "Behind @, a strategy that the model can run, at most as wide as the operator allows.",
+    "n": "At most the candidates of a search.",
+    "scaling": "Must name a strategy that the model can run, unless its name does, and contradict neither that name nor "
+    "n, seed, stream, best_of, tools or log-probabilities; see docs/api.md.",
+    "temperature": "Above 0 in a search of several candidates.",
 }
 _CHAT_REFINEMENTS: Final = {
     **_REFINEMENTS,
     "max_tokens": _REFINEMENTS["max_tokens"] + " Must equal max_completion_tokens when both are given.",
     "messages": "Must suit the model's chat template.",
     "response_format": "The schema must be one that can be enforced.",
-    "tools": "Names must differ, and the schemas of strict ones must be such that can be enforced.",
+    "tools": "Names must differ, and the schemas of strict ones must be such that can be enforced. Not with a search.",
     "tool_choice": "Must name functions that are among the tools.",
 }
 _COMPLETION_REFINEMENTS: Final = {
     **_REFINEMENTS,
     "best_of": "Must be at least n, and n itself with stream.",
-    "prompt": "Token ids must be of the model's vocabulary.",
+    "prompt": "Token ids must be of the model's vocabulary; a search takes one prompt.",
 }
 _RESPONSE_REFINEMENTS: Final = {
     "input": "Must hold something to answer, and suit the model's chat template.",
-    "logit_bias": _REFINEMENTS["logit_bias"],
+    **{name: _REFINEMENTS[name] for name in ("logit_bias", "model", "scaling", "temperature")},
     "max_output_tokens": _REFINEMENTS["max_tokens"],
     "text": _CHAT_REFINEMENTS["response_format"],
     "tools": _CHAT_REFINEMENTS["tools"],
@@ -138,6 +143,9 @@ def standard_limits() -> RequestLimits:
         max_inputs=limits.max_inputs,
         max_input_tokens=limits.max_input_tokens,
         max_steps=limits.max_steps,
+        max_search_width=limits.max_search_width,
+        max_search_tokens=limits.max_search_tokens,
+        search_in_flight=limits.search_in_flight,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from chat_schemas import message_schemas, tool_schemas
 from response_schemas import input_schemas, response_input, response_shapes
 
-from adyton_enclave.api import template_options, tools, types
+from adyton_enclave.api import scaling_request, template_options, tools, types
 from adyton_enclave.api.embedding_request import MAX_DIMENSIONS
 from adyton_enclave.api.fields import MAX_TEXT_CHARS
 from adyton_enclave.api.parameters import (
@@ -27,6 +27,10 @@ from adyton_enclave.api.parameters import (
 from adyton_enclave.api.score_request import MAX_SCORED_CHARS
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.privacy import Profile
+from adyton_enclave.scaling.plan import STOP_KINDS, STRATEGIES
+from adyton_protocol.answers.limits import MAX_FIELD_CHARACTERS
+from adyton_protocol.answers.rule import EQUIVALENCES, EXTRACTS
+from adyton_protocol.selection.aggregate import AGGREGATES
 from schema_words import ABSENT, Schema, array, asked, flag, one_of, or_null, real, ref, text, whole
 
 _INT64: Final = 2**63
@@ -53,6 +57,7 @@ def request_schemas(limits: RequestLimits) -> dict[str, Schema]:
             "maxProperties": types.MAX_BIASES,
         },
         "TokenIds": array(whole(0, types.MAX_TOKENS - 1), low=1),
+        "Scaling": _scaling(limits),
         "ChatCompletionRequest": _chat(limits),
         "CompletionRequest": _completion(limits),
         "EmbeddingRequest": _embedding(limits),
@@ -170,7 +175,50 @@ def _shared() -> dict[str, Schema]:
         "deadline_ms": whole(1, types.MAX_DEADLINE_MS),
         "cache_salt": text(low=types.MIN_SALT_CHARS, high=types.MAX_SALT_CHARS),
         "privacy": _PRIVACY,
+        "scaling": ref("Scaling"),
     }
+
+
+def _scaling(limits: RequestLimits) -> Schema:
+    width = limits.max_search_width
+    return asked(
+        {},
+        {
+            "strategy": one_of(*STRATEGIES),
+            "n": whole(1, width),
+            "k": whole(1, width),
+            "budget": asked(
+                {},
+                {
+                    "policy_tokens": whole(1, limits.max_search_tokens),
+                    "total_flops": real(0, scaling_request.MAX_FLOPS, above_low=True),
+                    "ms": whole(1, types.MAX_DEADLINE_MS),
+                },
+            ),
+            "aggregate": one_of(*AGGREGATES),
+            "stop": asked(
+                {"kind": one_of(*STOP_KINDS)},
+                {
+                    "p": real(scaling_request.MIN_CERTAINTY, 1, above_low=True),
+                    "window": whole(scaling_request.MIN_WINDOW, max(scaling_request.MIN_WINDOW, width)),
+                },
+            ),
+            "answer": asked(
+                {},
+                {
+                    "extract": one_of(*EXTRACTS),
+                    "field": text(high=MAX_FIELD_CHARACTERS),
+                    "equivalence": one_of(*EQUIVALENCES),
+                },
+            ),
+            "seed": whole(-types.MAX_SEED - 1, types.MAX_SEED),
+            "pad_to_budget": flag(),
+            "return": one_of(*scaling_request.RETURNS),
+            "balance": real(0, scaling_request.MAX_BALANCE, above_low=True),
+            "branching": whole(1, width),
+            "experimental": flag(),
+        },
+    )
 
 
 def _request(endpoint: str, required: Mapping[str, Schema], shapes: Mapping[str, Schema]) -> Schema:

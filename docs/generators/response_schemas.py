@@ -7,6 +7,8 @@ from typing import Final
 from adyton_enclave.api import response_items, response_request, template_options, tools, types
 from adyton_enclave.api.chat_messages import MAX_CALL_ID_CHARS
 from adyton_enclave.api.fields import MAX_TEXT_CHARS
+from search_schemas import token_details
+
 from schema_words import Schema, answered, array, asked, flag, one_of, ref, text, whole
 
 _ANYTHING: Final[Schema] = {}
@@ -184,7 +186,7 @@ def _response() -> Schema:
             "input_tokens": _COUNT,
             "input_tokens_details": answered({"cached_tokens": _COUNT, "cache_write_tokens": _COUNT}),
             "output_tokens": _COUNT,
-            "output_tokens_details": answered({"reasoning_tokens": _COUNT}),
+            "output_tokens_details": token_details(),
             "total_tokens": _COUNT,
         }
     )
@@ -218,8 +220,9 @@ def _response() -> Schema:
             "parallel_tool_calls": flag(),
             "tool_choice": _either(_STRING, {"type": "object"}),
             "tools": array({"type": "object", "required": ["type", "name", "parameters"]}),
+            "x_report": ref("SearchReport"),
         },
-        optional=("completed_at",),
+        optional=("completed_at", "x_report"),
     )
 
 
@@ -245,6 +248,8 @@ def _events() -> list[Schema]:
         "response.function_call_arguments.delta": {**at, "delta": _STRING},
         "response.function_call_arguments.done": {**at, "name": _STRING, "arguments": _STRING},
     }
+    members["response.in_progress"] = {**members["response.in_progress"], "x_progress": ref("SearchProgress")}
     return [
-        answered({"type": one_of(kind), "sequence_number": _COUNT, **each}) for kind, each in members.items()
+        answered({"type": one_of(kind), "sequence_number": _COUNT, **each}, optional=("x_progress",))
+        for kind, each in members.items()
     ]

@@ -47,6 +47,10 @@ class OpenReceipt:
             },
         )
 
+    def took_part(self, *, name: str, identity: Digest) -> None:
+        """Note a further model that had a part in the answer."""
+        self._builder.model_identity(name=name, identity=identity)
+
     def finish(
         self, *, finish_reasons: list[str], usage: dict[str, int], streamed: bool, chat_id: str | None
     ) -> Receipt:

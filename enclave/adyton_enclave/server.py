@@ -24,6 +24,7 @@ from adyton_enclave.api.app import Api
 from adyton_enclave.api.generate import Served
 from adyton_enclave.api.ports import Engine as EnginePort
 from adyton_enclave.api.ports import Scorer as ScorerPort
+from adyton_enclave.api.search_gate import SearchGate
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.attester import Attester
 from adyton_enclave.config import Configuration, ModelSettings
@@ -196,6 +197,7 @@ def make_api(
         profile=profile,
         entropy=surroundings.entropy,
         wall_s=surroundings.wall_s,
+        gate=SearchGate(limits.max_tenant_searches),
     )
     return Api(
         desk,
@@ -206,6 +208,9 @@ def make_api(
             max_inputs=limits.max_inputs,
             max_input_tokens=limits.max_input_tokens,
             max_steps=limits.max_steps,
+            max_search_width=limits.max_search_width,
+            max_search_tokens=limits.max_search_tokens,
+            search_in_flight=limits.search_in_flight,
         ),
     )
 

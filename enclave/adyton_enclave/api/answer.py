@@ -14,16 +14,16 @@ from typing import Final, Protocol
 from adyton_enclave.api.effort import pad_document, pad_events, room_bytes
 from adyton_enclave.api.errors import InternalError
 from adyton_enclave.api.events import Json, dump
-from adyton_enclave.api.generate import Guidance, Served, Terms, Work, usage_json
+from adyton_enclave.api.generate import Guidance, Served, Terms, Work, generation_request, usage_json
 from adyton_enclave.api.parameters import NOT_REPRODUCIBLE, warning_headers
 from adyton_enclave.api.pieces import Choice, Delta, Ended, PlainReader, Reader, best
 from adyton_enclave.api.ports import Engine
 from adyton_enclave.api.search_gate import SearchGate
 from adyton_enclave.api.search_order import SearchOrder
 from adyton_enclave.api.search_report import SearchReport, report_search
-from adyton_enclave.api.search_work import Question, SearchWork
+from adyton_enclave.api.search_work import SearchWork
 from adyton_enclave.api.types import Options
-from adyton_enclave.engine import Usage
+from adyton_enclave.engine import Usage, sampling_key
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.log import Happening, note
 from adyton_enclave.privacy import Profile
@@ -155,7 +155,7 @@ async def serve(desk: Desk, job: Job) -> InnerResponse:
     report = _report(work, job, receipt)
     body = dump(job.presenter.whole(choices, work.usage, report))
     if isinstance(work, SearchWork) and job.pads:
-        body = pad_document(body, room_bytes(work.order, options, max_tokens=work.max_tokens))
+        body = pad_document(body, room_bytes(work.order, max_tokens=work.max_tokens))
     receipt.response_data(body)
     signed = receipt.finish(
         finish_reasons=[choice.finish_reason or "" for choice in choices],
@@ -190,17 +190,14 @@ def _submit(desk: Desk, job: Job) -> Work | SearchWork:
             entropy=desk.entropy,
         )
     (prompt,) = job.prompts
-    return SearchWork.submit(
-        desk.engine,
-        job.served,
-        job.options,
-        Question(prompt=prompt, problem=job.problem),
-        job.guidance,
-        job.order,
-        terms=terms,
-        entropy=desk.entropy,
-        gate=desk.gate,
-    )
+    key = sampling_key(job.options.seed, desk.entropy)
+    request = generation_request(job.served, job.options, prompt, job.guidance, terms=terms, key=key)
+    try:
+        return SearchWork.submit(desk.engine, job.served.scorer, request, job.problem, job.order, desk.gate)
+    except EngineError as error:
+        if error.param == "problem":
+            error.param = job.guidance.prompt_field
+        raise
 
 
 def _report(work: Work | SearchWork, job: Job, receipt: OpenReceipt) -> SearchReport | None:
@@ -271,7 +268,7 @@ async def _stream(work: Work | SearchWork, job: Job, receipt: OpenReceipt) -> As
         )
         last = b"".join(held) + receipt_comment(signed.to_bytes()) + _DONE
         if isinstance(work, SearchWork) and job.pads:
-            last = pad_events(last, room_bytes(work.order, job.options, max_tokens=work.max_tokens))
+            last = pad_events(last, room_bytes(work.order, max_tokens=work.max_tokens))
         yield last
     except EngineError as error:
         yield presenter.failed(error)

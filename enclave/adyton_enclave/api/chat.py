@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """``POST /v1/chat/completions``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 from adyton_enclave.api.answer import Desk, Job, serve
 from adyton_enclave.api.chat_request import parse_chat_request
-from adyton_enclave.api.chat_task import prepare_chat
+from adyton_enclave.api.chat_task import prepare_chat, problem_of
 from adyton_enclave.api.errors import error_event
 from adyton_enclave.api.events import Json, TextFrame, event
-from adyton_enclave.api.generate import Served, find_model, usage_details_json
+from adyton_enclave.api.generate import Served, usage_details_json
 from adyton_enclave.api.pieces import Choice, Delta, Ended, Reader, ReasoningDelta, ToolCallDelta
+from adyton_enclave.api.search_order import Occasion, find_searched, order_search
+from adyton_enclave.api.search_report import SearchReport, members_of
 from adyton_enclave.api.types import Options, RequestLimits
 from adyton_enclave.engine import TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
+from adyton_enclave.scaling.search import Progress
 from adyton_protocol.errors import EngineError
 
 _ID_BYTES: Final = 12
@@ -93,46 +98,60 @@ class ChatPresenter:
         if options.stream and options.include_usage:
             self._tail["usage"] = None
 
-        self._frames = [
-            TextFrame(partial(self._text_chunk, index)) for index in range(options.n if options.stream else 0)
-        ]
+        self._frames: dict[int, TextFrame] = {}
 
     def _text_chunk(self, index: int, text: str) -> bytes:
         return self._chunk(index, {"content": text}, logprobs=None, finish_reason=None)
 
-    def _chunk(self, index: int, delta: Json, *, logprobs: Json | None, finish_reason: str | None) -> bytes:
+    def _chunk(
+        self,
+        index: int,
+        delta: Json,
+        *,
+        logprobs: Json | None,
+        finish_reason: str | None,
+        more: Mapping[str, object] = MappingProxyType({}),
+    ) -> bytes:
         choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return event({**self._head, **self._tail, "choices": [choice]})
+        return event({**self._head, **self._tail, "choices": [choice], **more})
 
-    def opening(self) -> bytes:
-        """One chunk per choice that names the role."""
+    def opening(self, index: int) -> bytes:
+        """A chunk that names the role."""
         delta: Json = {"role": "assistant", "content": ""}
-        return b"".join(
-            self._chunk(index, delta, logprobs=None, finish_reason=None) for index in range(self._options.n)
-        )
+        return self._chunk(index, delta, logprobs=None, finish_reason=None)
+
+    def progress(self, progress: Progress) -> bytes:
+        """A chunk without text."""
+        more: Json = {"x_progress": asdict(progress)}
+        return self._chunk(0, {}, logprobs=None, finish_reason=None, more=more)
 
     def delta(self, piece: Delta) -> bytes:
         """More text, reasoning or tool calls."""
         if self._options.logprobs is None and isinstance(piece, TextDelta):
-            return self._frames[piece.index].fill(piece.text)
+            frame = self._frames.get(piece.index)
+            if frame is None:
+                frame = self._frames[piece.index] = TextFrame(partial(self._text_chunk, piece.index))
+            return frame.fill(piece.text)
         logprobs = None if self._options.logprobs is None else _logprobs_json(piece.logprobs)
         return self._chunk(piece.index, _delta_json(piece), logprobs=logprobs, finish_reason=None)
 
-    def finished(self, piece: Ended) -> bytes:
-        """The end of a choice."""
-        return self._chunk(piece.index, {}, logprobs=None, finish_reason=piece.finish_reason)
+    def finished(self, piece: Ended, report: SearchReport | None = None) -> bytes:
+        """The end of a choice. A report that has no chunk of its own to come goes with it."""
+        more = {} if self._options.include_usage else members_of(report)
+        return self._chunk(piece.index, {}, logprobs=None, finish_reason=piece.finish_reason, more=more)
 
-    def closing(self, usage: Usage) -> bytes:
-        """A chunk without choices that holds the usage, if it was asked for."""
+    def closing(self, usage: Usage, report: SearchReport | None = None) -> bytes:
+        """A chunk without choices that holds the usage, if it was asked for, and the report."""
         if not self._options.include_usage:
             return b""
-        return event({**self._head, **self._tail, "choices": [], "usage": self._usage_json(usage)})
+        counts = self._usage_json(usage, report)
+        return event({**self._head, **self._tail, "choices": [], "usage": counts, **members_of(report)})
 
     def failed(self, error: EngineError) -> bytes:
         """The error alone."""
         return error_event(error)
 
-    def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
+    def whole(self, choices: Sequence[Choice], usage: Usage, report: SearchReport | None = None) -> Json:
         """The answer in one piece."""
         wants_logprobs = self._options.logprobs is not None
         return {
@@ -148,11 +167,13 @@ class ChatPresenter:
                 }
                 for index, choice in enumerate(choices)
             ],
-            "usage": self._usage_json(usage),
+            "usage": self._usage_json(usage, report),
+            **members_of(report),
         }
 
-    def _usage_json(self, usage: Usage) -> Json:
-        return usage_details_json(usage, reasoning_tokens=self._reader.reasoning_tokens)
+    def _usage_json(self, usage: Usage, report: SearchReport | None) -> Json:
+        more = {} if report is None else report.token_details
+        return usage_details_json(usage, reasoning_tokens=self._reader.reasoning_tokens, more=more)
 
 
 async def complete_chat(
@@ -168,8 +189,9 @@ async def complete_chat(
         EngineError: The request is wrong or cannot be served.
     """
     task = parse_chat_request(request.body, limits)
-    options = task.options
-    model = find_model(served, options.model)
+    model, alias = find_searched(served, task.options.model)
+    occasion = Occasion.of_chat(task, model, limits)
+    order, options = order_search(task.scaling, alias, occasion)
     prepared = await prepare_chat(task, model, desk.entropy)
     answer_id = "chatcmpl-" + desk.entropy(_ID_BYTES).hex()
     job = Job(
@@ -182,5 +204,7 @@ async def complete_chat(
         reader=prepared.reader,
         guidance=prepared.guidance,
         warnings=prepared.ignored,
+        order=order,
+        problem=problem_of(task.messages),
     )
     return await serve(desk, job)

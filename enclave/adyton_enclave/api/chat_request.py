@@ -6,6 +6,7 @@ from adyton_enclave.api.chat_task import ChatTask
 from adyton_enclave.api.fields import Fields, parse_object
 from adyton_enclave.api.parameters import CHAT, treat
 from adyton_enclave.api.response_format import parse_response_format
+from adyton_enclave.api.scaling_request import parse_scaling
 from adyton_enclave.api.template_options import parse_template_options
 from adyton_enclave.api.tools import parse_tools
 from adyton_enclave.api.types import MAX_TOKENS, MAX_TOP_LOGPROBS, RequestLimits, parse_options
@@ -36,6 +37,7 @@ def parse_chat_request(body: bytes, limits: RequestLimits) -> ChatTask:
         tools=parse_tools(fields),
         template_options=parse_template_options(fields),
         size_bytes=len(body),
+        scaling=parse_scaling(fields, limits),
     )
     fields.finish()
     return task

@@ -14,6 +14,7 @@ from adyton_enclave.api.chat_reader import ChatReader
 from adyton_enclave.api.generate import Guidance, Served, off_loop
 from adyton_enclave.api.pieces import PlainReader, Reader
 from adyton_enclave.api.reasoning import ReasoningSplitter
+from adyton_enclave.api.scaling_request import ScalingCall
 from adyton_enclave.api.template_options import TemplateOptions
 from adyton_enclave.api.tool_calls import CallParser
 from adyton_enclave.api.tool_prompt import with_tools
@@ -35,6 +36,7 @@ class ChatTask:
         document: Checked schema of the JSON document that the answer's text has to be.
         tools: What may be called; None for nothing.
         size_bytes: Of the request; decides whether the prompt is prepared beside the event loop.
+        scaling: What search was asked for, beside what the model's name may say.
     """
 
     options: Options
@@ -43,6 +45,7 @@ class ChatTask:
     tools: ToolSet | None = None
     template_options: TemplateOptions = field(default_factory=TemplateOptions)
     size_bytes: int
+    scaling: ScalingCall | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,15 @@ async def prepare_chat(task: ChatTask, served: Served, entropy: Callable[[int], 
     )
     reader = _reader(task, dialect, entropy, reasoning=reasoning)
     return PreparedChat(prompt=prompt, guidance=guidance, reader=reader, ignored=ignored)
+
+
+def problem_of(messages: Sequence[Message]) -> str:
+    """What a scorer is told is asked: the last message of the user; empty if there is none."""
+    for message in reversed(messages):
+        content = message["content"]
+        if message["role"] == "user" and isinstance(content, str):
+            return content
+    return ""
 
 
 def _reader(task: ChatTask, dialect: Dialect, entropy: Callable[[int], bytes], *, reasoning: bool) -> Reader:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from adyton_enclave.api.fields import Fields, parse_object
 from adyton_enclave.api.parameters import COMPLETIONS, treat
+from adyton_enclave.api.scaling_request import ScalingCall, parse_scaling
 from adyton_enclave.api.types import MAX_TOKENS, MAX_TOP_LOGPROBS, Options, RequestLimits, parse_options
 
 
@@ -15,11 +16,13 @@ class CompletionRequest:
     Attributes:
         prompts: Each a text, or token ids not yet compared with the vocabulary.
         echo: Repeat the prompt before the answer.
+        scaling: What search was asked for, beside what the model's name may say.
     """
 
     options: Options
     prompts: tuple[str | tuple[int, ...], ...] = field(repr=False)
     echo: bool
+    scaling: ScalingCall | None = None
 
 
 def parse_completion_request(body: bytes, limits: RequestLimits) -> CompletionRequest:
@@ -36,6 +39,7 @@ def parse_completion_request(body: bytes, limits: RequestLimits) -> CompletionRe
         raise fields.wrong("echo", "cannot be combined with logprobs")
     best_of = fields.whole("best_of", low=1, high=limits.max_candidates)
     prompts = _prompts(fields, limits)
+    scaling = parse_scaling(fields, limits)
     ignored = treat(fields, COMPLETIONS)
     options = parse_options(fields, limits, max_tokens=max_tokens, logprobs=logprobs, ignored=ignored)
     fields.finish()
@@ -45,7 +49,7 @@ def parse_completion_request(body: bytes, limits: RequestLimits) -> CompletionRe
         if options.stream and best_of > options.n:
             raise fields.wrong("best_of", "cannot be combined with stream")
         options = replace(options, candidates=best_of)
-    return CompletionRequest(options=options, prompts=prompts, echo=echo)
+    return CompletionRequest(options=options, prompts=prompts, echo=echo, scaling=scaling)
 
 
 def _prompts(fields: Fields, limits: RequestLimits) -> tuple[str | tuple[int, ...], ...]:

@@ -1,19 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """``POST /v1/completions``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType
 from typing import Final
 
 from adyton_enclave.api.answer import Desk, Job, serve
 from adyton_enclave.api.chat import fingerprint
-from adyton_enclave.api.completion_request import parse_completion_request
+from adyton_enclave.api.completion_request import CompletionRequest, parse_completion_request
 from adyton_enclave.api.errors import error_event
 from adyton_enclave.api.events import Json, event
-from adyton_enclave.api.generate import Guidance, Served, find_model, off_loop, usage_details_json
+from adyton_enclave.api.generate import Guidance, Served, off_loop, usage_details_json
 from adyton_enclave.api.pieces import Choice, Delta, Ended
+from adyton_enclave.api.scaling_request import Alias
+from adyton_enclave.api.search_order import (
+    Occasion,
+    SearchOrder,
+    find_searched,
+    order_best_of,
+    order_search,
+)
+from adyton_enclave.api.search_report import SearchReport, members_of
 from adyton_enclave.api.types import Options, RequestLimits
 from adyton_enclave.engine import TextDelta, TokenLogprob, Usage
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest, InnerResponse
+from adyton_enclave.scaling.search import Progress
 from adyton_protocol.errors import EngineError, InvalidRequest
 
 _ID_BYTES: Final = 12
@@ -62,19 +74,22 @@ class CompletionPresenter:
     def _choice(self, index: int, text: str, *, logprobs: Json | None, finish_reason: str | None) -> Json:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def opening(self) -> bytes:
-        """The echoes; text completions have no roles."""
-        return b"".join(
-            self._chunk(self._choice(index, echo, logprobs=None, finish_reason=None))
-            for index in range(len(self._echoes) * self._options.n)
-            if (echo := self._echo(index))
-        )
+    def opening(self, index: int) -> bytes:
+        """The echo; text completions have no roles."""
+        echo = self._echo(index)
+        return self._chunk(self._choice(index, echo, logprobs=None, finish_reason=None)) if echo else b""
 
-    def _chunk(self, choice: Json) -> bytes:
-        return event({**self._head, "choices": [choice]})
+    def progress(self, progress: Progress) -> bytes:
+        """An event without text."""
+        choice = self._choice(0, "", logprobs=None, finish_reason=None)
+        return self._chunk(choice, {"x_progress": asdict(progress)})
+
+    def _chunk(self, choice: Json, more: Mapping[str, object] = MappingProxyType({})) -> bytes:
+        return event({**self._head, "choices": [choice], **more})
 
     def _echo(self, index: int) -> str:
-        return self._echoes[index // self._options.n]
+        # A search may have more choices than were asked for, of its one prompt.
+        return self._echoes[min(index // self._options.n, len(self._echoes) - 1)]
 
     def delta(self, piece: Delta) -> bytes:
         """More text. Plain completions have no other pieces."""
@@ -82,21 +97,23 @@ class CompletionPresenter:
         text = piece.text if isinstance(piece, TextDelta) else ""
         return self._chunk(self._choice(piece.index, text, logprobs=logprobs, finish_reason=None))
 
-    def finished(self, piece: Ended) -> bytes:
-        """The end of a choice."""
-        return self._chunk(self._choice(piece.index, "", logprobs=None, finish_reason=piece.finish_reason))
+    def finished(self, piece: Ended, report: SearchReport | None = None) -> bytes:
+        """The end of a choice. A report that has no event of its own to come goes with it."""
+        choice = self._choice(piece.index, "", logprobs=None, finish_reason=piece.finish_reason)
+        return self._chunk(choice, {} if self._options.include_usage else members_of(report))
 
-    def closing(self, usage: Usage) -> bytes:
-        """An event without choices that holds the usage, if it was asked for."""
+    def closing(self, usage: Usage, report: SearchReport | None = None) -> bytes:
+        """An event without choices that holds the usage, if it was asked for, and the report."""
         if not self._options.include_usage:
             return b""
-        return event({**self._head, "choices": [], "usage": usage_details_json(usage, reasoning_tokens=0)})
+        counts = _usage_json(usage, report)
+        return event({**self._head, "choices": [], "usage": counts, **members_of(report)})
 
     def failed(self, error: EngineError) -> bytes:
         """The error alone."""
         return error_event(error)
 
-    def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
+    def whole(self, choices: Sequence[Choice], usage: Usage, report: SearchReport | None = None) -> Json:
         """The answer in one piece."""
         return {
             **self._head,
@@ -109,8 +126,14 @@ class CompletionPresenter:
                 )
                 for index, choice in enumerate(choices)
             ],
-            "usage": usage_details_json(usage, reasoning_tokens=0),
+            "usage": _usage_json(usage, report),
+            **members_of(report),
         }
+
+
+def _usage_json(usage: Usage, report: SearchReport | None) -> Json:
+    more = {} if report is None else report.token_details
+    return usage_details_json(usage, reasoning_tokens=0, more=more)
 
 
 async def _token_ids(served: Served, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
@@ -119,7 +142,26 @@ async def _token_ids(served: Served, prompt: str | tuple[int, ...]) -> tuple[int
     return await off_loop(lambda: served.model.tokenize(prompt), len(prompt))
 
 
-def _echo(served: Served, prompt: str | tuple[int, ...]) -> str:
+def _order(
+    parsed: CompletionRequest, alias: Alias | None, occasion: Occasion
+) -> tuple[SearchOrder | None, Options]:
+    """The search that is asked for, by name or by ``best_of``.
+
+    Raises:
+        InvalidRequest: It cannot be, or not with the rest.
+    """
+    order, options = order_search(parsed.scaling, alias, occasion)
+    one_prompt = len(parsed.prompts) == 1
+    if order is None:
+        return order_best_of(options, occasion.served, occasion.limits) if one_prompt else None, options
+    if not one_prompt:
+        raise InvalidRequest("a search is about one prompt", param="prompt")
+    if options.candidates > options.n:
+        raise InvalidRequest("best_of contradicts the search that is asked for", param="best_of")
+    return order, options
+
+
+def _text(served: Served, prompt: str | tuple[int, ...]) -> str:
     """The prompt as text."""
     if isinstance(prompt, str):
         return prompt
@@ -141,10 +183,10 @@ async def complete_text(
         EngineError: The request is wrong or cannot be served.
     """
     parsed = parse_completion_request(request.body, limits)
-    options = parsed.options
-    model = find_model(served, options.model)
+    model, alias = find_searched(served, parsed.options.model)
+    order, options = _order(parsed, alias, Occasion(options=parsed.options, served=model, limits=limits))
     prompts = tuple([await _token_ids(model, prompt) for prompt in parsed.prompts])
-    echoes = [_echo(model, prompt) if parsed.echo else "" for prompt in parsed.prompts]
+    echoes = [_text(model, prompt) if parsed.echo else "" for prompt in parsed.prompts]
     presenter = CompletionPresenter(
         options, model, echoes, answer_id="cmpl-" + desk.entropy(_ID_BYTES).hex(), created=desk.wall_s()
     )
@@ -156,5 +198,7 @@ async def complete_text(
         prompts=prompts,
         presenter=presenter,
         guidance=Guidance(prompt_field="prompt"),
+        order=order,
+        problem="" if order is None else _text(model, parsed.prompts[0]),
     )
     return await serve(desk, job)

@@ -10,7 +10,6 @@ so many bytes in every token, doubles it.
 from typing import Final
 
 from adyton_enclave.api.search_order import SearchOrder
-from adyton_enclave.api.types import Options
 from adyton_protocol.padding import STEP_BYTES, bucket
 from adyton_protocol.sse import MIN_COMMENT_BYTES, comment_of
 
@@ -18,31 +17,26 @@ HEAD_BYTES: Final = STEP_BYTES
 """Room for the head of a whole answer, in which its receipt stands."""
 _TOKEN_BYTES: Final = 24
 """Room for the text of a token as JSON, with its part of the score of a step."""
-_LOGPROB_BYTES: Final = 160
-"""Room for a log-probability with its token."""
 _CANDIDATE_BYTES: Final = 1024
 """Room for a row of the vote table, and whatever stands around a candidate's text."""
+_COMMENT_BYTES: Final = 1 << 16
 _FRAME_BYTES: Final = 4096
 """Room for all else."""
 
 
-def room_bytes(order: SearchOrder, options: Options, *, max_tokens: int) -> int:
+def room_bytes(order: SearchOrder, *, max_tokens: int) -> int:
     """Bytes that the answer to a search is given, whatever it holds; a size of the channel's.
 
     Args:
         order: What was asked for.
-        options: Likewise.
         max_tokens: Longest candidate.
     """
-    n = order.plan.n
-    per_token = _TOKEN_BYTES
-    if options.logprobs is not None:
-        per_token += _LOGPROB_BYTES * (1 + options.logprobs)
-    choices = n if order.most is None else order.most
-    size = _FRAME_BYTES + choices * max_tokens * per_token + n * _CANDIDATE_BYTES
+    n, bound = order.plan.n, order.plan.budget.policy_tokens
+    longest = max_tokens if bound is None else min(max_tokens, bound)
+    texts = n if order.most is None else order.most
     if order.returns == "all":
-        size += n * max_tokens * _TOKEN_BYTES
-    return bucket(size + HEAD_BYTES)
+        texts += n
+    return bucket(HEAD_BYTES + _FRAME_BYTES + n * _CANDIDATE_BYTES + texts * longest * _TOKEN_BYTES)
 
 
 def pad_document(body: bytes, room: int) -> bytes:
@@ -51,8 +45,11 @@ def pad_document(body: bytes, room: int) -> bytes:
 
 
 def pad_events(events: bytes, room: int) -> bytes:
-    """Whole event groups behind a comment, so that they fill their room."""
-    return comment_of(_fitting(len(events) + MIN_COMMENT_BYTES, room) - len(events)) + events
+    """Whole event groups behind comments, so that they fill their room."""
+    gap = _fitting(len(events) + MIN_COMMENT_BYTES, room) - len(events)
+    # No reader has to hold more than it would for events.
+    n_whole = (gap - MIN_COMMENT_BYTES) // _COMMENT_BYTES
+    return comment_of(_COMMENT_BYTES) * n_whole + comment_of(gap - n_whole * _COMMENT_BYTES) + events
 
 
 def _fitting(length: int, room: int) -> int:

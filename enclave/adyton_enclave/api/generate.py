@@ -8,8 +8,9 @@ cancelled leaves nothing running.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from adyton_enclave.api.ports import Engine, Generation, Model, Scorer
@@ -345,10 +346,18 @@ def usage_json(usage: Usage) -> dict[str, int]:
     }
 
 
-def usage_details_json(usage: Usage, *, reasoning_tokens: int) -> dict[str, object]:
-    """The same with the parts that answers break it into."""
+def usage_details_json(
+    usage: Usage, *, reasoning_tokens: int, more: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, object]:
+    """The same with the parts that answers break it into.
+
+    Args:
+        usage: The counts.
+        reasoning_tokens: Of the choices of the answer.
+        more: Of a search, what else became of generated tokens.
+    """
     return {
         **usage_json(usage),
         "prompt_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
-        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens, **more},
     }

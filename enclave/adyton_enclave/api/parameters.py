@@ -81,7 +81,10 @@ def _refused(endpoints: tuple[str, ...], name: str, note: str, *neutral: object)
 PARAMETERS: Final[tuple[Parameter, ...]] = (
     *_supported(
         _GENERATION,
-        model="A name of `GET /v1/models`; `default` or nothing is the first model.",
+        model=(
+            "A name of `GET /v1/models`; `default` or nothing is the first model. Behind `@`, a "
+            "[search](#verified-search): `name@rebase-8`."
+        ),
         stop="A string or up to 16, each of 1 to 256 characters; not part of the answer.",
         temperature="0 to 2; below 0.000001 is 0, which is greedy.",
         top_p="Above 0, to 1.",
@@ -105,6 +108,7 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
             "computed anew, for as long as the sealing key lives. Nothing is cached without it. Extension, as in "
             "vLLM."
         ),
+        scaling="A search for a better answer; see [verified search](#verified-search). Extension.",
     ),
     *_supported(
         _CHOICES,
@@ -159,8 +163,9 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         prompt="A text, token ids, or an array of either.",
         logprobs="0 to 20 alternatives of each token.",
         best_of=(
-            "At least `n`; the `n` answers with the highest mean log-probability of their tokens come back, and "
-            "the tokens of all are counted. Not with `stream`."
+            "At least `n`; of so many candidates the best `n` come back, and the tokens of all are counted. The best "
+            "are by weighted vote if the model has a scorer and there is one prompt, else by the mean log-probability "
+            "of their tokens. Not with `stream`."
         ),
         echo="The prompt before the answer. Not with `logprobs`: a prompt's log-probabilities are not computed.",
     ),
@@ -219,7 +224,6 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     _refused((RESPONSES,), "moderation", "The enclave dials nobody."),
     _refused((RESPONSES,), "image", "Text only."),
     _refused(_GENERATION, "store", "Nothing is kept; there is no way to fetch it later.", False),
-    _refused(_GENERATION, "scaling", "Not served yet."),
     _refused(_GENERATION, "validation", "Not served yet."),
     _refused((COMPLETIONS,), "suffix", "No model is asked to fill in.", ""),
     _refused((CHAT,), "audio", "Text only."),

@@ -6,7 +6,7 @@ closes it when a piece of another item comes, so that items stand in the order i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
 from adyton_enclave.api.chat import logprobs_json
@@ -15,7 +15,9 @@ from adyton_enclave.api.events import Json, typed_event
 from adyton_enclave.api.generate import Served
 from adyton_enclave.api.pieces import Choice, Delta, Ended, EndReason, Reader, ReasoningDelta, ToolCallDelta
 from adyton_enclave.api.response_request import ResponseTask
+from adyton_enclave.api.search_report import SearchReport, members_of
 from adyton_enclave.engine import TextDelta, TokenLogprob, Usage
+from adyton_enclave.scaling.search import Progress
 from adyton_protocol.errors import EngineError
 
 Kind = Literal["reasoning", "message", "function_call"]
@@ -118,12 +120,17 @@ class ResponsePresenter:
             **task.echo,
         }
 
-    def opening(self) -> bytes:
-        """The response as it begins."""
+    def opening(self, _index: int) -> bytes:
+        """The response as it begins; there is one choice."""
         response = self._response("in_progress", None)
         return self._event("response.created", response=response) + self._event(
             "response.in_progress", response=response
         )
+
+    def progress(self, progress: Progress) -> bytes:
+        """The response as it was, which readers take again without harm."""
+        response = self._response("in_progress", None)
+        return self._event("response.in_progress", response=response, x_progress=asdict(progress))
 
     def delta(self, piece: Delta) -> bytes:
         """More of an item, after the end of the last one and the beginning of its own if need be."""
@@ -148,16 +155,16 @@ class ResponsePresenter:
                     "response.output_text.delta", **at, content_index=0, delta=piece.text, logprobs=logprobs
                 )
 
-    def finished(self, piece: Ended) -> bytes:
+    def finished(self, piece: Ended, _report: SearchReport | None = None) -> bytes:
         """The end of the last item; an answer without a word is an empty message."""
         opened = b"" if self._items else self._beginning(self._add("message"))
         self._end(piece)
         return opened + self._ending(self._last)
 
-    def closing(self, usage: Usage) -> bytes:
+    def closing(self, usage: Usage, report: SearchReport | None = None) -> bytes:
         """The whole response."""
         status: Status = "incomplete" if self._reason == "length" else "completed"
-        return self._event(f"response.{status}", response=self._response(status, usage))
+        return self._event(f"response.{status}", response=self._response(status, usage, report))
 
     def failed(self, error: EngineError) -> bytes:
         """What there is of the response, and the error."""
@@ -171,7 +178,7 @@ class ResponsePresenter:
         response["error"] = {"code": code, "message": str(error)}
         return self._event("response.failed", response=response) + error_event(error)
 
-    def whole(self, choices: Sequence[Choice], usage: Usage) -> Json:
+    def whole(self, choices: Sequence[Choice], usage: Usage, report: SearchReport | None = None) -> Json:
         """The answer in one piece: what the stream would have said."""
         (choice,) = choices
         for piece in choice.pieces:
@@ -179,25 +186,27 @@ class ResponsePresenter:
                 self._end(piece)
             else:
                 self._place(piece)
-        return self._response("incomplete" if self._reason == "length" else "completed", usage)
+        return self._response("incomplete" if self._reason == "length" else "completed", usage, report)
 
-    def _response(self, status: Status, usage: Usage | None) -> Json:
+    def _response(self, status: Status, usage: Usage | None, report: SearchReport | None = None) -> Json:
         ended = {"completed_at": self._wall_s()} if status == "completed" else {}
         return {
             **self._head,
             "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "output": [item.json(with_logprobs=self._with_logprobs) for item in self._items],
-            "usage": None if usage is None else self._usage_json(usage),
+            "usage": None if usage is None else self._usage_json(usage, report),
             **ended,
+            **members_of(report),
         }
 
-    def _usage_json(self, usage: Usage) -> Json:
+    def _usage_json(self, usage: Usage, report: SearchReport | None) -> Json:
+        more = {} if report is None else report.token_details
         return {
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": {"cached_tokens": usage.cached_prompt_tokens, "cache_write_tokens": 0},
             "output_tokens": usage.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": self._reader.reasoning_tokens},
+            "output_tokens_details": {"reasoning_tokens": self._reader.reasoning_tokens, **more},
             "total_tokens": usage.total_tokens,
         }
 

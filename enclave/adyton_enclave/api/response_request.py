@@ -12,6 +12,7 @@ from adyton_enclave.api.fields import Fields, parse_object
 from adyton_enclave.api.parameters import RESPONSES, treat
 from adyton_enclave.api.response_format import parse_named_schema
 from adyton_enclave.api.response_items import parse_input
+from adyton_enclave.api.scaling_request import parse_scaling
 from adyton_enclave.api.template_options import EFFORTS, TemplateOptions
 from adyton_enclave.api.tools import MAX_TOOLS, Tool, ToolChoice, ToolSet, choose, parse_function
 from adyton_enclave.api.types import MAX_TOKENS, MAX_TOP_LOGPROBS, RequestLimits, parse_options
@@ -52,6 +53,7 @@ def parse_response_request(body: bytes, limits: RequestLimits) -> ResponseTask:
     options = parse_options(
         fields, limits, max_tokens=max_output_tokens, logprobs=logprobs, ignored=tuple(ignored)
     )
+    scaling = parse_scaling(fields, limits)
     fields.finish()
     chat = ChatTask(
         options=replace(options, include_usage=False),
@@ -60,6 +62,7 @@ def parse_response_request(body: bytes, limits: RequestLimits) -> ResponseTask:
         tools=chosen,
         template_options=TemplateOptions(effort=effort),
         size_bytes=len(body),
+        scaling=scaling,
     )
     echo: Json = {
         "instructions": instructions,

@@ -7,6 +7,7 @@ Nothing is dropped in silence: what contradicts something else, or cannot do any
 from dataclasses import dataclass, replace
 from typing import Final
 
+from adyton_enclave.api.chat_task import ChatTask
 from adyton_enclave.api.generate import Served, find_model
 from adyton_enclave.api.scaling_request import FIELD, Alias, Returns, ScalingCall, parse_alias
 from adyton_enclave.api.types import Options, RequestLimits
@@ -64,6 +65,17 @@ class Occasion:
     tools: bool = False
     one_choice: bool = False
 
+    @classmethod
+    def of_chat(cls, task: ChatTask, served: Served, limits: RequestLimits) -> "Occasion":
+        """A conversation to go on with."""
+        return cls(
+            options=task.options,
+            served=served,
+            limits=limits,
+            document=task.document is not None,
+            tools=task.tools is not None,
+        )
+
 
 def find_searched(served: dict[str, Served], name: str) -> tuple[Served, Alias | None]:
     """The model of this name and what its name asks for; a model that bears the whole name wins.
@@ -99,6 +111,8 @@ def order_search(
     k, returns = _returned(call, occasion, n)
     if call.pad_to_budget and call.budget.policy_tokens is None:
         raise _wrong("pad_to_budget", "requires scaling.budget.policy_tokens: that is what is spent")
+    if call.pad_to_budget and options.logprobs is not None:
+        raise _wrong("pad_to_budget", "cannot be combined with log-probabilities, whose length tells")
     plan = Plan(
         strategy=strategy,
         n=n,

@@ -10,16 +10,13 @@ import codecs
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final
 
-from adyton_enclave.api.generate import Guidance, Served, Terms, generation_request
-from adyton_enclave.api.ports import Engine
+from adyton_enclave.api.ports import Engine, Scorer
 from adyton_enclave.api.search_gate import SearchGate
 from adyton_enclave.api.search_order import SearchOrder
-from adyton_enclave.api.types import Options
-from adyton_enclave.engine import Event, Finished, TextDelta, TokenLogprob, Usage, sampling_key
+from adyton_enclave.engine import Event, Finished, GenerationRequest, TextDelta, TokenLogprob, Usage
 from adyton_enclave.scaling.search import Line, Progress, Search
 from adyton_enclave.scaling.strategies import Finding, conduct, open_search
 from adyton_protocol.errors import EngineError, LocalProtocolError
@@ -27,19 +24,6 @@ from adyton_protocol.selection.candidate import Selection
 
 PROGRESS_S: Final = 0.25
 """Seconds from one telling of progress to the next: a search has many steps, and each event is a sealed chunk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What a search is about.
-
-    Attributes:
-        prompt: For the generator.
-        problem: What the scorer is told is asked: the last message of the user, or the prompt.
-    """
-
-    prompt: tuple[int, ...] = field(repr=False)
-    problem: str = field(repr=False)
 
 
 class _Watch:
@@ -87,40 +71,43 @@ class SearchWork:
     def submit(
         cls,
         engine: Engine,
-        served: Served,
-        options: Options,
-        question: Question,
-        guidance: Guidance,
+        scorer: Scorer | None,
+        request: GenerationRequest,
+        problem: str,
         order: SearchOrder,
-        *,
-        terms: Terms,
-        entropy: Callable[[int], bytes],
         gate: SearchGate,
     ) -> "SearchWork":
         """Open the trees.
 
+        Args:
+            engine: Of the generator.
+            scorer: Of the generator's answers.
+            request: For one answer.
+            problem: What the scorer is told is asked (attacker-controlled).
+            order: What to do.
+            gate: Lets the tenant in, or not.
+
         Raises:
             EngineError: Nothing was begun.
         """
-        key = sampling_key(options.seed, entropy)
-        request = generation_request(served, options, question.prompt, guidance, terms=terms, key=key)
         watch = _Watch()
-        leave = gate.enter(terms.tenant)
+        leave = gate.enter(request.tenant)
         try:
-            search = open_search(
-                order.plan, engine, served.scorer, request, question.problem, notify=watch.notify
-            )
-        except EngineError as error:
+            search = open_search(order.plan, engine, scorer, request, problem, notify=watch.notify)
+        except EngineError:
             leave()
-            if error.param == "problem":
-                error.param = guidance.prompt_field
             raise
-        return cls(search, order, watch, leave, wants_logprobs=options.logprobs is not None)
+        return cls(search, order, watch, leave, wants_logprobs=request.logprobs is not None)
 
     @property
     def usage(self) -> Usage:
         """Tokens of the generator so far: the prompt once, and every token of every candidate."""
         return self._search.usage if self._finding is None else self._finding.usage
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest candidate."""
+        return self._search.max_tokens
 
     @property
     def finding(self) -> Finding:

@@ -50,7 +50,6 @@ class RequestLimits:
         max_search_width: Candidates of a search, or width of its tree.
         max_search_tokens: Tokens that a search may generate.
         search_in_flight: Lines of a search that are extended at a time.
-        max_tenant_searches: Searches of one tenant at a time.
     """
 
     max_candidates: int
@@ -61,7 +60,6 @@ class RequestLimits:
     max_search_width: int = 64
     max_search_tokens: int = 65_536
     search_in_flight: int = 32
-    max_tenant_searches: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

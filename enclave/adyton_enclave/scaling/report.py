@@ -14,6 +14,7 @@ from adyton_enclave.scaling.calibration import ScalingCalibration
 from adyton_enclave.scaling.ledger import Spent
 from adyton_enclave.scaling.plan import Budget, Plan, Strategy
 from adyton_enclave.scaling.search import Outcome
+from adyton_enclave.scaling.strategies import Finding
 from adyton_protocol.selection.aggregate import aggregate
 from adyton_protocol.selection.candidate import Method, Vote
 
@@ -26,49 +27,35 @@ _VOTES: Final[frozenset[Method]] = frozenset({"majority", "weighted", "rpc", "pa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
-    """The scorer of a search.
+class Told:
+    """A search that is over, and what is told of it.
 
     Attributes:
-        name: Of its model.
-        threshold: Score from which a step counts as sound.
-    """
-
-    name: str
-    threshold: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A search that has come to its end.
-
-    Attributes:
-        asked: The strategy that was asked for.
-        plan: What was done; its strategy is never ``auto``.
-        outcome: What came of it.
-        spent: What it cost.
-        judge: Who scored; None if nobody did.
-        calibration: What was measured with this generator and this scorer.
+        asked: The strategy that was asked for; ``auto`` stands for another.
+        finding: What came of it.
         choices: The candidate of each choice of the answer.
+        scorer: Name of the model that scored; None if nobody did.
+        threshold: Score from which a step counts as sound.
+        calibration: What was measured with this generator and this scorer.
     """
 
     asked: Strategy
-    plan: Plan
-    outcome: Outcome
-    spent: Spent
-    judge: Judge | None
-    calibration: ScalingCalibration | None
+    finding: Finding
     choices: Sequence[int]
+    scorer: str | None = None
+    threshold: float = 0.5
+    calibration: ScalingCalibration | None = None
 
 
-def report_of(search: Finished, *, transcript: Mapping[str, object] | None = None) -> Json:
+def report_of(search: Told, *, transcript: Mapping[str, object] | None = None) -> Json:
     """The member ``x_report`` of an answer.
 
     Args:
         search: What it is about.
         transcript: Everything from which the choice can be made again, for callers who asked for it.
     """
-    outcome, plan = search.outcome, search.plan
+    finding = search.finding
+    outcome, plan = finding.outcome, finding.plan
     selection = outcome.selection
     report: Json = {
         "strategy": plan.strategy,
@@ -77,7 +64,7 @@ def report_of(search: Finished, *, transcript: Mapping[str, object] | None = Non
         "method": plan.rule.method,
         "aggregate": plan.rule.aggregate,
         "stop_reason": outcome.stop_reason,
-        "scorer": None if search.judge is None else search.judge.name,
+        "scorer": search.scorer,
         "candidates": {
             "made": len(outcome.candidates),
             "complete": sum(candidate.complete for candidate in outcome.candidates),
@@ -88,7 +75,7 @@ def report_of(search: Finished, *, transcript: Mapping[str, object] | None = Non
         "winner": _winner(search),
         "confidence": _confidence(search),
         "budget": _budget(plan.budget),
-        "spent": _spent(search.spent),
+        "spent": _spent(finding.spent),
     }
     if outcome.nodes:
         report["tree"] = _tree(outcome)
@@ -110,34 +97,34 @@ def _votes(votes: Sequence[Vote]) -> list[Json]:
     ]
 
 
-def _winner(search: Finished) -> Json:
-    index = search.outcome.selection.winners[0]
-    candidate = search.outcome.candidates[index]
-    scores, judge = candidate.scores, search.judge
-    vote = _vote_of(search, index)
+def _winner(search: Told) -> Json:
+    outcome, plan = search.finding.outcome, search.finding.plan
+    index = outcome.selection.winners[0]
+    candidate = outcome.candidates[index]
+    scores = candidate.scores
+    vote = _vote_of(outcome, index)
     return {
         "candidate": index,
         "answer": None if vote is None else vote.shown[:MAX_SHOWN_CHARS],
         "tokens": candidate.n_tokens,
         "logprob": candidate.logprob,
-        "score": aggregate(scores, search.plan.rule.aggregate) if scores else None,
-        "steps": [
-            {"score": score, "sound": judge is not None and score >= judge.threshold} for score in scores
-        ],
+        "score": aggregate(scores, plan.rule.aggregate) if scores else None,
+        "steps": [{"score": score, "sound": score >= search.threshold} for score in scores],
     }
 
 
-def _vote_of(search: Finished, index: int) -> Vote | None:
-    return next((vote for vote in search.outcome.selection.votes if index in vote.members), None)
+def _vote_of(outcome: Outcome, index: int) -> Vote | None:
+    return next((vote for vote in outcome.selection.votes if index in vote.members), None)
 
 
-def _confidence(search: Finished) -> Json:
+def _confidence(search: Told) -> Json:
     """How sure the search is of its winner, and what that number is; nothing here says that an answer is right."""
-    selection, plan = search.outcome.selection, search.plan
+    outcome, plan = search.finding.outcome, search.finding.plan
+    selection = outcome.selection
     winner = selection.winners[0]
     total = math.fsum(vote.weight for vote in selection.votes)
-    vote = _vote_of(search, winner)
-    scores = search.outcome.candidates[winner].scores
+    vote = _vote_of(outcome, winner)
+    scores = outcome.candidates[winner].scores
     kind: ConfidenceKind = "none"
     value: float | None = None
     if plan.rule.method in _VOTES and vote is not None and total > 0.0:

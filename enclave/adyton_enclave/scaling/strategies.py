@@ -221,9 +221,19 @@ async def run(  # noqa: PLR0913 - as above
         EngineError: What ended the search early.
     """
     plan = resolve(plan, _find(engine, request.model), scorer)
-    with open_search(
-        plan, engine, scorer, request, problem, notify=notify, clock=clock, follow_up=follow_up
-    ) as search:
+    return await conduct(
+        open_search(plan, engine, scorer, request, problem, notify=notify, clock=clock, follow_up=follow_up)
+    )
+
+
+async def conduct(search: Search) -> Finding:
+    """Run an open search to its end, and close it. Cancelling the waiting task stops everything within one step.
+
+    Raises:
+        EngineError: What ended the search early.
+    """
+    with search:
+        plan = search.plan
         outcome = await RUNS[plan.strategy](search)
         await pad(search)
         return Finding(plan=plan, outcome=outcome, spent=search.ledger.spent, usage=search.usage)

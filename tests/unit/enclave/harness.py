@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scripted_answers import ScriptedTree, answers
 
 from adyton_enclave.config import Configuration, parse_configuration
 from adyton_enclave.engine import (
@@ -91,6 +92,8 @@ class FakeModel:
 
     name: str = "fake"
     identity: Digest = IDENTITY
+    content: Digest = Digest("sha256:" + "c" * 64)
+    n_params: int = 1000
     n_ctx: int = 256
     n_vocab: int = 256
     generates: bool = True
@@ -171,6 +174,8 @@ class FakeEngine:
 
     def __init__(self, script: Callable[[GenerationRequest], Sequence[Event | Exception]] = words) -> None:
         self.models = {"fake": FakeModel()}
+        self.says = answers("The answer is: 1")
+        self.trees: list[ScriptedTree] = []
         self.failed = False
         self.script = script
         self.stepped = False
@@ -192,6 +197,17 @@ class FakeEngine:
         self.generations.append(generation)
         self.submitted.set()
         return generation
+
+    def open_tree(self, request: GenerationRequest) -> Any:
+        """A tree whose branches say what ``says`` says."""
+        if self.refusal is not None:
+            raise self.refusal
+        tree = ScriptedTree(request, self.says)
+        if self.stepped:
+            tree.step = asyncio.Semaphore(0)
+        self.trees.append(tree)
+        self.submitted.set()
+        return tree
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Vectors that follow from a text's length and first token."""

@@ -169,7 +169,6 @@ def test_a_wrong_field_is_named(extra: dict[str, object], param: str) -> None:
         ("modalities", ["text", "audio"], ["text"]),
         ("store", True, False),
         ("functions", [{}], []),
-        ("scaling", {"strategy": "rebase"}, None),
         ("validation", {}, None),
     ],
 )
