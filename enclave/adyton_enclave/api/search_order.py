@@ -121,6 +121,7 @@ def order_search(
         stop=StopRule() if call.stop is None else call.stop,
         in_flight=occasion.limits.search_in_flight,
         pad_to_budget=call.pad_to_budget,
+        experimental=call.experimental,
     )
     if call.branching is not None:
         plan = replace(plan, branching=call.branching)

@@ -166,5 +166,5 @@ def _tree(outcome: Outcome) -> Json:
     return {
         "nodes": len(outcome.nodes),
         "widths": [widths[depth] for depth in range(1, max(widths) + 1)],
-        "given_up": sum(node.n_children == 0 and node.candidate is None for node in outcome.nodes),
+        "given_up": sum(node.n_children == 0 and not node.candidates for node in outcome.nodes),
     }
