@@ -97,8 +97,8 @@ _REFINEMENTS: Final = {
     "max_tokens": "Must fit into the context beside the prompt.",
     "model": "Behind @, a strategy that the model can run, at most as wide as the operator allows.",
     "n": "At most the candidates of a search.",
-    "scaling": "Must name a strategy that the model can run, unless its name does, and contradict neither that name nor "
-    "n, seed, stream, best_of, tools or log-probabilities; see docs/api.md.",
+    "scaling": "Must name a strategy that the model can run, unless its name does, and contradict neither that name "
+    "nor n, seed, stream, best_of, tools or log-probabilities; see docs/api.md.",
     "temperature": "Above 0 in a search of several candidates.",
 }
 _CHAT_REFINEMENTS: Final = {

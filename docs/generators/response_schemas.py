@@ -4,11 +4,11 @@
 from collections.abc import Mapping
 from typing import Final
 
+from search_schemas import token_details
+
 from adyton_enclave.api import response_items, response_request, template_options, tools, types
 from adyton_enclave.api.chat_messages import MAX_CALL_ID_CHARS
 from adyton_enclave.api.fields import MAX_TEXT_CHARS
-from search_schemas import token_details
-
 from schema_words import Schema, answered, array, asked, flag, one_of, ref, text, whole
 
 _ANYTHING: Final[Schema] = {}

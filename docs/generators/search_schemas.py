@@ -80,6 +80,7 @@ def _report() -> Schema:
                 {
                     "value": _or_null(_SHARE),
                     "is": one_of(*get_args(ConfidenceKind)),
+                    "settled": _or_null(_SHARE),
                     "measured": _or_null(answered({"accuracy": _SHARE, "problems": _COUNT})),
                 }
             ),

@@ -10,7 +10,17 @@ from typing import Final
 
 from adyton_enclave.exchange import ExchangeFacts, InnerRequest
 from adyton_protocol.digests import Digest, jcs
-from adyton_protocol.receipt import ANSWER_SCORED, SCORED_ANSWER_LABEL, SCORES_LABEL, Receipt, ReceiptBuilder
+from adyton_protocol.receipt import (
+    ANSWER_SCORED,
+    SCALING_RUN,
+    SCORED_ANSWER_LABEL,
+    SCORES_LABEL,
+    Receipt,
+    ReceiptBuilder,
+)
+from adyton_protocol.scaling_replay import search_event
+from adyton_protocol.scaling_transcript import Transcript
+from adyton_protocol.strict_json import JsonObject
 
 KEPT_RECEIPTS: Final = 1024
 _ID_BYTES: Final = 18
@@ -50,6 +60,12 @@ class OpenReceipt:
     def took_part(self, *, name: str, identity: Digest) -> None:
         """Note a further model that had a part in the answer."""
         self._builder.model_identity(name=name, identity=identity)
+
+    def searched(self, transcript: Transcript, *, policy_tokens: int, scorer_tokens: int) -> None:
+        """Note a search: in clear what was run and what it cost, as commitments all that was said and chosen."""
+        fields = search_event(transcript, self._builder.commitment)
+        cost: JsonObject = {"policy_tokens": policy_tokens, "scorer_tokens": scorer_tokens}
+        self._builder.event(SCALING_RUN, fields | cost)
 
     def finish(
         self, *, finish_reasons: list[str], usage: dict[str, int], streamed: bool, chat_id: str | None

@@ -29,6 +29,7 @@ from adyton_enclave.log import Happening, note
 from adyton_enclave.privacy import Profile
 from adyton_enclave.receipts import OpenReceipt, ReceiptBook
 from adyton_enclave.scaling.search import Progress
+from adyton_enclave.scaling.strategies import FollowUp
 from adyton_protocol.errors import EngineError
 from adyton_protocol.receipt import RECEIPT_HEADER, RECEIPT_ID_HEADER
 from adyton_protocol.sse import receipt_comment
@@ -102,6 +103,7 @@ class Job:
         warnings: Names of ignored parameters, beside those in the options.
         order: A search for the answer to the one prompt; None for ordinary generation.
         problem: What the scorer of a search is told is asked.
+        follow_up: Of a conversation, makes a prompt that tells of earlier answers, for a search that refines them.
     """
 
     request: InnerRequest
@@ -115,6 +117,7 @@ class Job:
     warnings: tuple[str, ...] = ()
     order: SearchOrder | None = None
     problem: str = field(default="", repr=False)
+    follow_up: FollowUp | None = None
 
     @property
     def pads(self) -> bool:
@@ -193,7 +196,9 @@ def _submit(desk: Desk, job: Job) -> Work | SearchWork:
     key = sampling_key(job.options.seed, desk.entropy)
     request = generation_request(job.served, job.options, prompt, job.guidance, terms=terms, key=key)
     try:
-        return SearchWork.submit(desk.engine, job.served.scorer, request, job.problem, job.order, desk.gate)
+        return SearchWork.submit(
+            desk.engine, job.served.scorer, request, job.problem, job.order, desk.gate, job.follow_up
+        )
     except EngineError as error:
         if error.param == "problem":
             error.param = job.guidance.prompt_field

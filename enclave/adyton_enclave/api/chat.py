@@ -206,5 +206,6 @@ async def complete_chat(
         warnings=prepared.ignored,
         order=order,
         problem=problem_of(task.messages),
+        follow_up=prepared.follow_up,
     )
     return await serve(desk, job)

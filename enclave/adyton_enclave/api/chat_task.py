@@ -21,6 +21,9 @@ from adyton_enclave.api.tool_prompt import with_tools
 from adyton_enclave.api.tools import ToolSet
 from adyton_enclave.api.types import Options
 from adyton_enclave.engine.dialect import CALL_MARKS, Dialect
+from adyton_enclave.scaling.refine import feedback_messages
+from adyton_enclave.scaling.search import Feedback
+from adyton_enclave.scaling.strategies import FollowUp
 
 _CALL_ID_BYTES: Final = 12
 _TAIL_TOKENS: Final = 8
@@ -50,9 +53,14 @@ class ChatTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedChat:
-    """What the engine needs, who reads its answer, and parameters that turned out to mean nothing here."""
+    """What the engine needs, who reads its answer, and parameters that turned out to mean nothing here.
+
+    Attributes:
+        follow_up: Makes the prompt of the same conversation with earlier answers behind it.
+    """
 
     prompt: tuple[int, ...] = field(repr=False)
+    follow_up: FollowUp
     guidance: Guidance
     reader: Reader
     ignored: tuple[str, ...]
@@ -74,9 +82,17 @@ async def prepare_chat(task: ChatTask, served: Served, entropy: Callable[[int], 
     tools = () if task.tools is None else task.tools.tools
     messages, definitions = with_tools(_without_reasoning(task.messages, dialect), tools, dialect)
     variables, ignored = task.template_options.resolve(dialect)
-    prompt = await off_loop(
-        lambda: model.apply_chat_template(messages, tools=definitions, options=variables), task.size_bytes
-    )
+
+    async def render(conversation: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+        return await off_loop(
+            lambda: model.apply_chat_template(conversation, tools=definitions, options=variables),
+            task.size_bytes,
+        )
+
+    async def follow_up(feedback: Feedback) -> tuple[int, ...]:
+        return await render([*messages, *_without_reasoning(feedback_messages(feedback), dialect)])
+
+    prompt = await render(messages)
     reasoning = dialect.reasoning is not None and model.spell(prompt[-_TAIL_TOKENS:]).rstrip().endswith(
         dialect.reasoning[0]
     )
@@ -94,7 +110,7 @@ async def prepare_chat(task: ChatTask, served: Served, entropy: Callable[[int], 
         ),
     )
     reader = _reader(task, dialect, entropy, reasoning=reasoning)
-    return PreparedChat(prompt=prompt, guidance=guidance, reader=reader, ignored=ignored)
+    return PreparedChat(prompt=prompt, follow_up=follow_up, guidance=guidance, reader=reader, ignored=ignored)
 
 
 def problem_of(messages: Sequence[Message]) -> str:

@@ -61,6 +61,7 @@ async def respond(
             warnings=tuple(_OWN_NAMES.get(name, name) for name in prepared.ignored),
             order=order,
             problem=problem_of(task.chat.messages),
+            follow_up=prepared.follow_up,
         )
         return await serve(desk, job)
     except EngineError as error:

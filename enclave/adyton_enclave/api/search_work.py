@@ -17,8 +17,9 @@ from adyton_enclave.api.ports import Engine, Scorer
 from adyton_enclave.api.search_gate import SearchGate
 from adyton_enclave.api.search_order import SearchOrder
 from adyton_enclave.engine import Event, Finished, GenerationRequest, TextDelta, TokenLogprob, Usage
-from adyton_enclave.scaling.search import Line, Progress, Search
-from adyton_enclave.scaling.strategies import Finding, conduct, open_search
+from adyton_enclave.scaling.line import Line
+from adyton_enclave.scaling.search import Progress, Search
+from adyton_enclave.scaling.strategies import Finding, FollowUp, conduct, open_search
 from adyton_protocol.errors import EngineError, LocalProtocolError
 from adyton_protocol.selection.candidate import Selection
 
@@ -76,6 +77,7 @@ class SearchWork:
         problem: str,
         order: SearchOrder,
         gate: SearchGate,
+        follow_up: FollowUp | None = None,
     ) -> "SearchWork":
         """Open the trees.
 
@@ -86,6 +88,7 @@ class SearchWork:
             problem: What the scorer is told is asked (attacker-controlled).
             order: What to do.
             gate: Lets the tenant in, or not.
+            follow_up: Makes a prompt that tells of earlier answers.
 
         Raises:
             EngineError: Nothing was begun.
@@ -93,7 +96,9 @@ class SearchWork:
         watch = _Watch()
         leave = gate.enter(request.tenant)
         try:
-            search = open_search(order.plan, engine, scorer, request, problem, notify=watch.notify)
+            search = open_search(
+                order.plan, engine, scorer, request, problem, notify=watch.notify, follow_up=follow_up
+            )
         except EngineError:
             leave()
             raise

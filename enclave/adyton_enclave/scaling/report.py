@@ -12,11 +12,12 @@ from typing import Final, Literal
 
 from adyton_enclave.scaling.calibration import ScalingCalibration
 from adyton_enclave.scaling.ledger import Spent
-from adyton_enclave.scaling.plan import Budget, Plan, Strategy
+from adyton_enclave.scaling.plan import Budget, StopRule, Strategy
 from adyton_enclave.scaling.search import Outcome
 from adyton_enclave.scaling.strategies import Finding
 from adyton_protocol.selection.aggregate import aggregate
 from adyton_protocol.selection.candidate import Method, Vote
+from adyton_protocol.selection.stopping import confidence
 
 Json = dict[str, object]
 ConfidenceKind = Literal["vote-share", "score", "none"]
@@ -24,6 +25,8 @@ ConfidenceKind = Literal["vote-share", "score", "none"]
 MAX_SHOWN_CHARS: Final = 256
 """Of an answer in the vote table; the transcript has them whole."""
 _VOTES: Final[frozenset[Method]] = frozenset({"majority", "weighted", "rpc", "pairwise"})
+_COUNTED: Final[frozenset[Method]] = frozenset({"majority", "weighted"})
+"""Those whose weights are votes, whole or in part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,12 @@ def _vote_of(outcome: Outcome, index: int) -> Vote | None:
 
 
 def _confidence(search: Told) -> Json:
-    """How sure the search is of its winner, and what that number is; nothing here says that an answer is right."""
+    """How sure the search is of its winner, and what that number is; nothing here says that an answer is right.
+
+    ``value`` is what ``is`` says: the winner's share of the votes' weight, or the scorer's score of its steps.
+    ``settled`` is the probability that more candidates would not overturn the vote (Beta posterior). ``measured`` is
+    how often such a search was right where somebody knew.
+    """
     outcome, plan = search.finding.outcome, search.finding.plan
     selection = outcome.selection
     winner = selection.winners[0]
@@ -131,12 +139,17 @@ def _confidence(search: Told) -> Json:
         kind, value = "vote-share", vote.weight / total
     elif scores:
         kind, value = "score", aggregate(scores, plan.rule.aggregate)
-    measured = search.calibration and _measured(search.calibration, plan)
-    return {"value": value, "is": kind, "measured": measured or None}
+    settled = None
+    if plan.rule.method in _COUNTED and selection.votes:
+        settled = confidence([vote.weight for vote in selection.votes], StopRule(kind="beta"))
+    return {"value": value, "is": kind, "settled": settled, "measured": _measured(search)}
 
 
-def _measured(calibration: ScalingCalibration, plan: Plan) -> Json | None:
+def _measured(search: Told) -> Json | None:
     """How often this strategy was right at this width where the truth was known."""
+    plan, calibration = search.finding.plan, search.calibration
+    if calibration is None:
+        return None
     for point in calibration.points:
         if (point.strategy, point.n, point.stop) == (plan.strategy, plan.n, plan.stop.kind):
             return {"accuracy": point.accuracy, "problems": calibration.n_problems}

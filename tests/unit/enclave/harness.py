@@ -69,6 +69,7 @@ def configuration(extra: str = "", model_extra: str = "") -> Configuration:
 
 
 IDENTITY = Digest("sha256:" + "1" * 64)
+CONTENT = Digest("sha256:" + "c" * 64)
 
 
 class FakeClock:
@@ -92,7 +93,7 @@ class FakeModel:
 
     name: str = "fake"
     identity: Digest = IDENTITY
-    content: Digest = Digest("sha256:" + "c" * 64)
+    content: Digest = CONTENT
     n_params: int = 1000
     n_ctx: int = 256
     n_vocab: int = 256

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scaling`` over the API: what is asked, what comes back, what it says of itself, and what it must not be swayed by."""
+"""``scaling`` over the API: what is asked, what comes back, what it says of itself, and what must not sway it."""
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from engine_calls import until
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from scripted_answers import ENDLESS, ScriptedScorer, answers
-from unit.enclave.harness import CHAT, Enclave, FakeEngine, FakeModel, Inner
+from unit.enclave.harness import CHAT, Enclave, FakeEngine, FakeModel, Inner, call
 
+from adyton_enclave.api.effort import HEAD_BYTES, pad_document, pad_events
 from adyton_enclave.engine import sampling_key
 from adyton_protocol.digests import Digest
-from adyton_protocol.errors import OutOfMemory
+from adyton_protocol.errors import OutOfMemory, ReceiptError
+from adyton_protocol.media import GATEWAY_PATH, TENANT_HEADER
+from adyton_protocol.scaling_replay import check_search, search_keys
+from adyton_protocol.scaling_transcript import transcript_from_json
+from adyton_protocol.sse import SseSplitter, is_comment
 
 JUDGE = Digest("sha256:" + "2" * 64)
 JUDGE_TABLE = f"""
@@ -343,6 +350,104 @@ async def test_a_search_that_fails_ends_in_an_error(enclave: Enclave) -> None:
     assert b"adyton-receipt" not in stream.body
 
 
+# --- Receipts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_receipt_commits_to_the_search(enclave: Enclave, stream: bool) -> None:
+    """Whoever has the transcript and the keys can make the choice again; without them nothing of it shows."""
+    sealed = enclave.seal(CHAT | {"stream": stream} | scaling("weighted", 5, **{"return": "all"}))
+    inner = sealed.open(await enclave.post(sealed.bytes, sealed.media_type))
+    verified = sealed.check_receipt(inner, enclave.keyset)
+    answer = inner.data()[-2] if stream else inner.json()
+    transcript = transcript_from_json(answer["x_report"]["transcript"])
+    keys = search_keys(sealed._sealer.export_receipt_secret())
+    check_search(verified, transcript, keys)
+    (event,) = verified.receipt.events_of("scaling.run")
+    assert (event.fields["strategy"], event.fields["n"], event.fields["candidates"]) == ("weighted", 5, 5)
+    assert event.fields["policy_tokens"] == answer["x_report"]["spent"]["policy_tokens"]
+    assert b"six and one" not in verified.receipt.to_bytes()
+    identities = {
+        event.fields["name"]: event.fields["identity"]
+        for event in verified.receipt.events_of("model.identity")
+    }
+    assert identities["judge"] == JUDGE
+    with pytest.raises(ReceiptError):
+        check_search(
+            verified, replace(transcript, selection=replace(transcript.selection, winners=(1,))), keys
+        )
+
+
+async def test_a_receipt_names_only_who_took_part(enclave: Enclave) -> None:
+    """A majority vote asks no scorer, and what is no search has no such event."""
+    for body, events in ((CHAT | scaling("majority", 3), 1), (CHAT, 0)):
+        sealed = enclave.seal(body)
+        inner = sealed.open(await enclave.post(sealed.bytes, sealed.media_type))
+        receipt = sealed.check_receipt(inner, enclave.keyset).receipt
+        assert [event.fields["name"] for event in receipt.events_of("model.identity")] == ["fake"]
+        assert len(receipt.events_of("scaling.run")) == events
+
+
+# --- Effort -------------------------------------------------------------------------------------------------
+
+EASY = answers("The answer is: 7")
+HARD = answers(
+    *(f"{'so on and so forth, ' * at}\n" * at + f"The answer is: {at * 1111}" for at in range(1, 9))
+)
+PADDED = scaling(
+    "weighted", 4, pad_to_budget=True, budget={"policy_tokens": 120}, stop={"kind": "esc", "window": 2}
+)
+
+
+@pytest.mark.parametrize("returns", ["best", "topk", "all"])
+@pytest.mark.parametrize("privacy", ["off", "size"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_padded_search_looks_alike_whatever_the_question(
+    enclave: Enclave, stream: bool, privacy: str, returns: str
+) -> None:
+    """SECURITY: as many tokens, as many bytes in as many chunks, easy or hard; only who can open it sees which."""
+    member = {**PADDED["scaling"], "return": returns, "k": 2}  # type: ignore[dict-item]
+    seen, spent = [], []
+    for script in (EASY, HARD):
+        enclave.engine.says = script
+        sealed = enclave.seal(CHAT | {"stream": stream, "privacy": privacy, "scaling": member})
+        outer = await enclave.post(sealed.bytes, sealed.media_type)
+        inner = sealed.open(outer)
+        sealed.check_receipt(inner, enclave.keyset)
+        seen.append([len(part) for part in outer.parts])
+        answer = inner.data()[-2] if stream else inner.json()
+        spent.append(answer["x_report"]["spent"]["policy_tokens"])
+        assert b"x_progress" not in inner.body
+    assert spent == [120, 120]
+    assert seen[0] == seen[1]
+
+
+async def test_an_unpadded_search_does_tell(enclave: Enclave) -> None:
+    """Which is why there is something to pad."""
+    sizes = []
+    for script in (EASY, HARD):
+        enclave.engine.says = script
+        asked = scaling("weighted", 4, budget={"policy_tokens": 120})
+        sealed = enclave.seal(CHAT | {"privacy": "off"} | asked)
+        sizes.append(len((await enclave.post(sealed.bytes, sealed.media_type)).body))
+    assert sizes[0] != sizes[1]
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 100, 70_000, 200_000])
+def test_what_exceeds_its_room_doubles_it(length: int) -> None:
+    """Sizes stay few, and what was padded reads as before."""
+    room = 32_768
+    document = b"{" + b" " * length + b"}"
+    padded = pad_document(document, room)
+    assert json.loads(padded) == {}
+    assert (len(padded) + HEAD_BYTES) & (len(padded) + HEAD_BYTES - 1) == 0
+    events = b"data: " + b"x" * length + b"\n\n"
+    padded = pad_events(events, room)
+    assert padded.endswith(events)
+    assert len(padded) & (len(padded) - 1) == 0
+    assert [group for group in SseSplitter().push(padded) if not is_comment(group)] == [events]
+
+
 # --- What comes back ----------------------------------------------------------------------------------------
 
 
@@ -540,22 +645,21 @@ async def test_one_tenant_has_only_so_many_searches(enclave: Enclave) -> None:
     def ask(tenant: str) -> Any:
         sealed = enclave.seal(CHAT | scaling("majority", 2))
 
+        headers = {"content-type": sealed.media_type, TENANT_HEADER: tenant}
+
         async def run() -> Inner:
-            return sealed.open(
-                await enclave.post(sealed.bytes, sealed.media_type, headers={"adyton-tenant": tenant})
-            )
+            outer = await call(enclave.gateway, "POST", GATEWAY_PATH, body=[sealed.bytes], headers=headers)
+            return sealed.open(outer)
 
         return asyncio.create_task(run())
 
     running = [ask("a"), ask("a")]
-    while len(enclave.engine.trees) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(enclave.engine.trees) == 2)
     refused = await ask("a")
     assert (refused.status, refused.error()["code"]) == (429, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
     running.append(ask("b"))
-    while len(enclave.engine.trees) < 3:
-        await asyncio.sleep(0)
+    await until(lambda: len(enclave.engine.trees) == 3)
     for tree in enclave.engine.trees:
         for _ in range(100):
             tree.step.release()  # type: ignore[union-attr]
