@@ -47,14 +47,15 @@ def test_rebase_is_the_fairest_way(rewards: list[float], width: int) -> None:
 
 @given(REWARDS, st.integers(0, 300), TEMPERATURES)
 def test_rebase_spends_the_width_and_rounds(rewards: list[float], width: int, temperature: float) -> None:
-    """The sum is exact, each share is rounded up or down, and who has more reward never has fewer children."""
+    """The sum is exact, each share is rounded up or down, and who has a larger share never has fewer children."""
     children = allocation.rebase(rewards, width, temperature)
     assert sum(children) == width
     shares = [width * share for share in allocation.softmax(rewards, temperature)]
     assert all(
         math.floor(share) <= n <= math.floor(share) + 1 for share, n in zip(shares, children, strict=True)
     )
-    ranked = sorted(zip(rewards, children, strict=True))
+    # Of shares and not of rewards: two rewards may be too near for their shares to differ.
+    ranked = sorted(zip(shares, children, strict=True))
     assert all(few <= many for (low, few), (high, many) in itertools.pairwise(ranked) if low < high)
 
 
