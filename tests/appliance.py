@@ -71,8 +71,12 @@ class Appliance:
     def adyton(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run an ``adyton`` command against this appliance."""
         where = ("--simulated", "--url", self.url, "--simulation-dir", str(self.simulation_dir))
+        return self.offline(*arguments, *where, check=check)
+
+    def offline(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run an ``adyton`` command that is told nothing of this appliance."""
         return subprocess.run(
-            [str(BIN / "adyton"), *arguments, *where],
+            [str(BIN / "adyton"), *arguments],
             capture_output=True,
             text=True,
             check=check,

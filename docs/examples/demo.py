@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole appliance in one go: start it, ask a sealed question, verify everything, shut it down.
 
-Runs the same commands that you would type. The question comes from the held-out set: its template and graph
+Runs the same commands that you would type. The answer is searched for (``auto``) and judged in the enclave: what is
+printed beside it are the vote, the scorer's verdict on each step, and the receipt, from which the choice is made again
+without the appliance. The question comes from the held-out set: its template and graph
 were not seen in training. The expected answer is known, and the demo fails unless the model found it.
 
 Usage: ``python docs/examples/demo.py [--keep DIR]``
@@ -80,9 +82,9 @@ def run(*arguments: str, quiet: tuple[str, ...] = ()) -> str:
 
 
 def main() -> int:
-    """Run the demonstration; return 0 only when the answer is right and the receipt valid."""
+    """Run the demonstration; return 0 only when the answer is right and the replay finds the same choice."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--keep", type=Path, help="keep state, receipt and report in this directory")
+    parser.add_argument("--keep", type=Path, help="keep state and transcript in this directory")
     arguments = parser.parse_args()
     problem = json.loads((ROOT / "docs" / "examples" / "demo_problem.json").read_text())
     started_s = time.monotonic()
@@ -90,14 +92,14 @@ def main() -> int:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="adyton-demo-"))
         state: Path = arguments.keep or Path(scratch)
         state.mkdir(parents=True, exist_ok=True)
-        receipt, report = state / "receipt.json", state / "report.json"
+        search = state / "search.json"
         url = stack.enter_context(appliance(state))
         where = ("--url", url, "--simulation-dir", str(state / "simulation"))
-        run("verify", "--simulated", quiet=(*where, "--save-report", str(report)))
-        text = run("ask", "--simulated", problem["question"],
-                   quiet=(*where, "--temperature", "0", "--save-receipt", str(receipt),
-                          "--save-report", str(report)))  # fmt: skip
-        run("receipt", "verify", str(receipt), "--report", str(report), "--simulated",
+        run("verify", "--simulated", quiet=where)
+        # A seed makes the run repeatable; auto decides by what was measured with this model how to search.
+        text = run("ask", "--simulated", "--strategy", "auto", "--explain", problem["question"],
+                   quiet=(*where, "--seed", "1", "--save-transcript", str(search)))  # fmt: skip
+        run("receipt", "replay", str(search), "--simulated",
             quiet=("--simulation-dir", str(state / "simulation")))  # fmt: skip
     match = re.search(r"The answer is:? *(-?[0-9]+)", text)
     found = match[1] if match else ""
