@@ -190,7 +190,8 @@ def tree_lines(candidates: Sequence[Candidate], selection: Selection) -> Iterato
             node = node.children.setdefault((step, score), _Node(step=step, score=score))
             node.members.append(index)
         node.ends.append(index)
-    yield "tree of steps, each with the score of all up to it (* chosen):"
+    scored = any(candidate.scores for candidate in candidates)
+    yield f"tree of steps{', each with the score of all up to it' if scored else ''} (* chosen):"
     lines = _draw(root, _Fates(candidates, selection))
     yield from islice(lines, MAX_TREE_LINES)
     if next(lines, None) is not None:
@@ -235,8 +236,8 @@ def _draw(root: _Node, fates: _Fates) -> Iterator[str]:
     while waiting:
         node, head, rest = waiting.pop()
         mark = "*" if fates.wins(node.members) else " "
-        score = "" if node.score is None else f"{node.score:.2f}"
-        yield f"{mark} {head}{score:<4}  {one_line(node.step, _STEP_COLUMNS)}"
+        score = "-" if node.score is None else f"{node.score:.2f}"
+        yield f"{mark} {head}{score:>4}  {one_line(node.step, _STEP_COLUMNS)}"
         if node.ends:
             chosen = "*" if fates.wins(node.ends) else " "
             yield f"{chosen} {rest}  =>  {fates.of(node.ends)}"

@@ -124,12 +124,20 @@ def test_the_tree_has_every_shared_step_once() -> None:
         "  |  `- 0.40  B = 5",
         "  |     |- 0.30  The answer is: 8",
         "  |     |    =>  8",
-        "  |     `-       C =",
+        "  |     `-    -  C =",
         "  |          =>  given up",
         "  `- 0.20  A = 2",
         "     0.10  no idea",
         "       =>  no answer",
     ]
+
+
+def test_a_tree_without_scores_says_nothing_of_scores() -> None:
+    """Where nobody scored, a dash stands in the column that candidates do not reach."""
+    bare = tuple(replace(each, scores=()) for each in CANDIDATES)
+    head, first, *_ = tree_lines(bare, SELECTION)
+    assert head == "tree of steps (* chosen):"
+    assert first == "* |-    -  A = 3"
 
 
 def test_scores_that_are_not_of_lines_are_not_shown_beside_lines() -> None:
