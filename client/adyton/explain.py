@@ -62,10 +62,15 @@ def search_lines(report: SearchReport) -> Iterator[str]:
         f"search: {one_line(report.strategy, _NAME_COLUMNS)} {report.n}{asked}, "
         f"{counted(report.made, 'candidate')}, {_ENDS.get(report.stop_reason, 'ended')}"
     )
-    scored = f", {spent.scorer_tokens:,} scored" if report.scorer is not None else ""
+    scored, judged = "", ""
+    if report.scorer is not None:
+        scored, judged = (
+            f", {spent.scorer_tokens:,} scored",
+            f" and {flops(spent.scorer_flops)} of the scorer",
+        )
     yield (
         f"spent: {counted(spent.policy_tokens, 'token')} generated{scored}; "
-        f"{flops(spent.policy_flops)} generator, {flops(spent.scorer_flops)} scorer; {spent.time_ms / 1000:.2f} s"
+        f"{flops(spent.policy_flops)} of the generator{judged}; {spent.time_ms / 1000:.2f} s"
     )
     if report.tree is not None:
         widths = " ".join(map(str, report.tree.widths[:MAX_VOTES]))

@@ -71,7 +71,7 @@ def test_a_search_is_summed_up() -> None:
     lines = list(search_lines(reported(CANDIDATES, SELECTION)))
     assert lines == [
         "search: rebase 5 (auto chose it), 5 candidates, all there",
-        "spent: 25 tokens generated, 300 scored; 1.5 GFLOP generator, 250 MFLOP scorer; 1.23 s",
+        "spent: 25 tokens generated, 300 scored; 1.5 GFLOP of the generator and 250 MFLOP of the scorer; 1.23 s",
         "confidence: 86% is the answer's share of the vote; settled with 98%",
         "measured: searches like this were right on 91% of 500 problems",
     ]
