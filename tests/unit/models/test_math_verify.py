@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algebra in a child process: what is put to it, and that it can be killed, with a stand-in and with math-verify."""
 
+import importlib.util
 import os
 import select
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from adyton_models.answers import find_answer, right_answers
+from adyton_models.cli import main
 from adyton_models.math_verify import CHILD, MAX_STARTS_IN_VAIN, MathVerify
 from adyton_protocol.answers import Answer
 from adyton_protocol.errors import ConfigError
@@ -176,12 +178,12 @@ def test_math_verify_itself_knows_algebra() -> None:
         assert not algebra("9^{9^{9^9}}", answered("x^{x^{9^{9^9}}}"))
 
 
-def test_without_the_extra_it_says_what_to_install() -> None:
+def test_without_the_extra_it_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
     """And does so before anything is measured."""
-    try:
-        import math_verify  # noqa: F401, PLC0415
-    except ImportError:
-        with pytest.raises(ConfigError, match="extra 'math'"):
-            MathVerify.check_installed()
-    else:
+    if importlib.util.find_spec("math_verify") is not None:
         MathVerify.check_installed()
+        pytest.skip("the extra 'math' is installed")
+    with pytest.raises(ConfigError, match="extra 'math'"):
+        MathVerify.check_installed()
+    assert main(["eval", "--n", "1", "--equivalence", "math-verify"]) == 2
+    assert "extra 'math'" in capsys.readouterr().err
