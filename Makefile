@@ -87,6 +87,10 @@ bench-loading: setup  ## Measure loading (clear, split, sealed) against llama.cp
 bench-fairness: setup  ## Measure what streams notice of a wide search beside them; some minutes.
 	@$(BIN)/python bench/fairness.py
 
+.PHONY: bench-scaling
+bench-scaling: setup  ## Measure searches: accuracy against tokens, FLOPs and time (hours; interrupt it and go on).
+	@$(BIN)/python bench/scaling.py
+
 .PHONY: soak
 soak: setup  ## An hour at saturation with random cancellations; says whether memory stays flat.
 	@$(BIN)/python bench/soak.py

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The problems that searches are measured on: as many as wanted of each mix, always the same ones."""
+
+from typing import Final
+
+from adyton_models.problem_sets import Question, from_task
+from adyton_models.searching.measuring import Asked
+from adyton_models.tasks import MIX, OUT_OF_DISTRIBUTION, Split, generate_mix
+
+_SETS: Final = {
+    # The first ones are those of the sets that ship; see `sets`.
+    "heldout": (Split.TEST, MIX, 0),
+    "ood": (Split.TEST, OUT_OF_DISTRIBUTION, 300_000),
+    "validation": (Split.VALIDATION, MIX, 600_000),
+}
+_SEED: Final = 1
+MOST: Final = 300_000
+
+
+def drawn_questions(name: str, n: int) -> list[Asked]:
+    """The first `n` problems of `heldout`, `ood` or `validation`; a larger `n` only appends some."""
+    split, mix, first = _SETS[name]
+    problems = generate_mix(split, _SEED, min(n, MOST), mix)
+    return [
+        Asked(id=f"{name}:{at}", number=first + at, question=from_task(problem, at))
+        for at, problem in enumerate(problems, 1)
+    ]
+
+
+def asked_of(questions: tuple[Question, ...], name: str) -> list[Asked]:
+    """Problems of a set of anybody's."""
+    return [
+        Asked(id=f"{name}:{question.id}", number=at, question=question)
+        for at, question in enumerate(questions, 1)
+    ]
