@@ -3,7 +3,8 @@
 
 Two candidates with rewards a and b meet; the first wins with the probability ``sigmoid(logit a - logit b)``. Nothing
 is drawn: what a class weighs is the probability that one of its candidates wins the whole tournament. So an answer
-counts for more the oftener it was given, and a reward that is a little higher counts only a little.
+counts for more the oftener it was given, and a reward that is a little higher counts only a little. But it takes the
+scorer at its word: 0.99 against 0.9 is odds of eleven to one, so one candidate that fools the scorer wins here too.
 """
 
 import math

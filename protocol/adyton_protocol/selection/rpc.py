@@ -6,8 +6,10 @@ twice has learned nothing new, so each distinct text counts once; and improbable
 a mixture of two Weibull distributions puts into its lower component, and that are below the mean.
 
 The probability is the paper's, the product over all tokens. The authors' code takes the *geometric mean* over tokens
-instead, under which a text of twice the length with twice the surprise counts as much. Here all probabilities are
-divided by the greatest: the common factor changes no vote, and the fit not at all, but nothing underflows.
+instead, under which a text of twice the length with twice the surprise counts as much. Then a rare text weighs almost
+what a probable one does, and the more are sampled, the more rare ones there are: accuracy falls as n grows. Here all
+probabilities are divided by the greatest: the common factor changes no vote and the fit not at all, but nothing
+underflows.
 
 Fewer than eight votes carry no mixture of five parameters, and a fit may fail to settle: then nothing is pruned.
 """

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import slow_selection as slow
 from hypothesis import assume, example, given, settings
@@ -227,6 +228,30 @@ def test_best_of_majority_is_not_best_of_n(n: int) -> None:
     field = [saying(1, 1.0), *[saying(7, 0.6)] * (n // 2), *[saying(8, 0.5)] * (n - 1 - n // 2)]
     assert winner_keys(field, "best-of-n") == ["number:1"]
     assert winner_keys(field, "bom") == ["number:7"]
+
+
+def accuracy(method: Method, n: int, n_problems: int = 100) -> float:
+    """Share of right answers where a scorer mostly knows, and is now and then sure of something wrong."""
+    chance = np.random.default_rng(n)
+    right = 0
+    for _ in range(n_problems):
+        field: list[Candidate] = []
+        for _ in range(n):
+            answer = int(chance.choice([0, 1, 2, chance.integers(3, 400)], p=[0.4, 0.2, 0.1, 0.3]))
+            fooled = answer >= 3 and chance.random() < 0.3
+            mean = 0.98 if fooled else 0.7 if answer == 0 else 0.45
+            field.append(saying(answer, min(1.0, max(0.0, float(chance.normal(mean, 0.08))))))
+        right += winner_keys(field, method) == ["number:0"]
+    return right / n_problems
+
+
+def test_best_of_n_turns_down_where_best_of_majority_does_not() -> None:
+    """With a scorer that can be fooled, more candidates make one method worse and the other better."""
+    best = {n: accuracy("best-of-n", n) for n in (4, 32)}
+    majority = {n: accuracy("bom", n) for n in (4, 32)}
+    assert best[32] < best[4] - 0.1
+    assert majority[32] > majority[4] + 0.1
+    assert majority[32] > 0.95
 
 
 def test_best_of_majority_prefers_reward_to_frequency() -> None:
