@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from adyton_enclave.scaling.ledger import Prices
 from adyton_enclave.scaling.strategies import Finding
-from adyton_models.answers import extract_answer, same_answer
+from adyton_models.answers import find_answer, same_answer
 from adyton_models.problem_sets import Question
 from adyton_models.searching.pools import Pool
 from adyton_models.searching.specs import Spec
@@ -35,8 +35,8 @@ class Asked:
 
     def is_right(self, text: str) -> bool:
         """Whether an answer declares the right result, by the yardstick of `adyton-models eval`."""
-        found = extract_answer(text, any_number=False)
-        return found is not None and same_answer(self.question.answer, found.text)
+        found = find_answer(text, any_number=False)
+        return found is not None and same_answer(self.question.answer, found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
