@@ -286,18 +286,18 @@ class MemoryAppliance:
         builder.model_identity(name=MODEL.name, identity=MODEL.identity)
         more: dict[str, object] = {}
         events = tuple(delta_events(WORDS)) if self.events is None else self.events
-        text = "".join(WORDS)
+        texts = ["".join(WORDS)]
         if self.search is not None and "scaling" in asked:
             builder.event(SCALING_RUN, search_event(self.search, builder.commitment))
             whole = asked["scaling"].get("return") == "all"
             report = report_of(self.search, whole=whole) if self.search_report is None else self.search_report
             events = tuple(search_events(self.search, report))
-            text = self.search.candidates[self.search.selection.winners[0]].text
-            text = text if self.returned is None else self.returned
+            texts = [self.search.candidates[index].text for index in report["choices"]]
+            texts = texts if self.returned is None else [self.returned]
             more = {"x_report": report}
         if asked.get("stream"):
             return self.stream(builder, events)
-        body = json.dumps(completion(text) | more).encode()
+        body = json.dumps(completion(*texts) | more).encode()
         builder.response_data(body)
         receipt = self.finish(builder)
         headers = ((RECEIPT_HEADER.encode(), receipt.header_value().encode()),) if self.with_receipt else ()
@@ -339,12 +339,15 @@ class MemoryAppliance:
         return self.last_receipt
 
 
-def completion(text: str) -> dict[str, object]:
-    """A chat completion."""
-    message = {"role": "assistant", "content": text}
+def completion(*texts: str) -> dict[str, object]:
+    """A chat completion with a choice for each text."""
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        for index, text in enumerate(texts)
+    ]
     return {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL.name,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "choices": choices,
         "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
     }  # fmt: skip
 

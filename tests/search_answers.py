@@ -15,6 +15,13 @@ HEAD: dict[str, object] = {
 }
 
 
+def chosen(search: Transcript, *, whole: bool) -> list[int]:
+    """The candidate of each choice: the winners, and with ``whole`` all the others behind them."""
+    winners = search.selection.winners
+    others = [index for index in range(len(search.candidates)) if index not in winners]
+    return [*winners, *(others if whole else ())]
+
+
 def report_of(search: Transcript, *, whole: bool = True) -> dict[str, Any]:
     """The member ``x_report``; ``whole`` with the transcript, as ``"return": "all"`` asks for it."""
     winner = search.selection.winners[0]
@@ -34,7 +41,7 @@ def report_of(search: Transcript, *, whole: bool = True) -> dict[str, Any]:
             "complete": sum(each.complete for each in search.candidates),
             "abstained": len(search.selection.abstained),
         },
-        "choices": list(search.selection.winners),
+        "choices": chosen(search, whole=whole),
         "votes": [
             {
                 "answer": each.shown,
@@ -79,9 +86,7 @@ def search_events(search: Transcript, report: Mapping[str, Any]) -> Iterator[byt
     for ended in range(0, len(search.candidates), 4):
         progress = {"ended": ended, "alive": len(search.candidates) - ended, "policy_tokens": 10 * ended}
         yield _event([{"index": 0, "delta": {}, "finish_reason": None}], {"x_progress": progress})
-    winner = search.selection.winners[0]
-    others = [index for index in range(len(search.candidates)) if index != winner]
-    for at, index in enumerate((winner, *others)):
+    for at, index in enumerate(report["choices"]):
         delta = {"content": search.candidates[index].text}
         yield _event([{"index": at, "delta": delta, "finish_reason": None}], {})
         yield _event([{"index": at, "delta": {}, "finish_reason": "stop"}], {})

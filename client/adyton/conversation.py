@@ -56,7 +56,7 @@ class Reply:
     """A complete answer.
 
     Attributes:
-        text: The answer.
+        text: The answer: the first choice, where there are several.
         finish_reason: ``stop``, or ``length`` when a limit cut it.
         usage: Token counts, if reported.
         report: The member ``x_report``, if a search was made; see :mod:`adyton.search_report`.
@@ -105,11 +105,12 @@ def take_turn(
         finish_reason: str | None = None
         usage: dict[str, object] | None = None
         for document in documents:
-            text, reason = _choice(document)
-            if text:
-                pieces.append(text)
-                on_text(text)
-            finish_reason = reason or finish_reason
+            for index, text, reason in _choices(document):
+                if index == 0 and text:
+                    pieces.append(text)
+                    on_text(text)
+                if index == 0:
+                    finish_reason = reason or finish_reason
             counts = document.get("usage")
             usage = counts if isinstance(counts, dict) else usage
             found, progress = document.get("x_report"), document.get("x_progress")
@@ -126,22 +127,30 @@ def take_turn(
         )
 
 
-def first_choice(body: bytes) -> str:
-    """The text of the first choice of an answer at rest, a whole one or the events of a stream.
+def choices_of(body: bytes) -> dict[int, str]:
+    """The text of each choice of an answer at rest, a whole one or the events of a stream.
 
     Args:
         body: Attacker-controlled; a stream without its last marker.
+
+    Returns:
+        Texts by the index of their choice; the first choice is 0.
 
     Raises:
         RemoteProtocolError: It is neither.
     """
     if body.lstrip()[:1] == b"{":
-        return _choice(_parse(body))[0]
-    splitter = SseSplitter()
-    events = splitter.push(body)
-    if splitter.finish():
-        raise RemoteProtocolError("the stream ends inside an event")
-    return "".join(_choice(_parse(_payload(event)))[0] for event in events)
+        documents = [_parse(body)]
+    else:
+        splitter = SseSplitter()
+        documents = [_parse(_payload(event)) for event in splitter.push(body)]
+        if splitter.finish():
+            raise RemoteProtocolError("the stream ends inside an event")
+    texts: dict[int, list[str]] = {}
+    for document in documents:
+        for index, text, _ in _choices(document):
+            texts.setdefault(index, []).append(text)
+    return {index: "".join(pieces) for index, pieces in texts.items()}
 
 
 def _payload(event: bytes) -> bytes:
@@ -178,14 +187,17 @@ def _parse(data: bytes) -> dict[str, object]:
     return document
 
 
-def _choice(document: dict[str, object]) -> tuple[str, str | None]:
-    """Text and finish reason of the first choice, of a completion or of a stream chunk."""
+def _choices(document: dict[str, object]) -> Iterator[tuple[int, str, str | None]]:
+    """Index, text and finish reason of each choice, of a completion or of a stream chunk."""
     choices = document.get("choices")
-    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-    choice = next((choice for choice in found if choice.get("index", 0) == 0), None)
-    if choice is None:
-        return "", None
-    words = choice.get("delta") or choice.get("message")
-    text = words.get("content") if isinstance(words, dict) else None
-    reason = choice.get("finish_reason")
-    return text if isinstance(text, str) else "", reason if isinstance(reason, str) else None
+    for choice in choices if isinstance(choices, list) else []:
+        if not isinstance(choice, dict):
+            continue
+        index, reason = choice.get("index", 0), choice.get("finish_reason")
+        words = choice.get("delta") or choice.get("message")
+        text = words.get("content") if isinstance(words, dict) else None
+        yield (
+            index if type(index) is int else 0,
+            text if isinstance(text, str) else "",
+            reason if isinstance(reason, str) else None,
+        )

@@ -18,7 +18,7 @@ Whoever has the file reads every candidate. It opens nothing else of the exchang
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from adyton.conversation import first_choice
+from adyton.conversation import choices_of
 from adyton.receipt_checks import Checks, ReceiptCheck, check_receipt
 from adyton.receipts import MAX_FILE_BYTES, ReceiptRecord, ReportFile
 from adyton.search_report import SearchReport
@@ -91,12 +91,16 @@ class SearchFile:
             response: The exact body that came back; of a stream, all events before the last marker.
 
         Raises:
-            ConfigError: There was no search, or the answer does not hold its transcript.
+            ConfigError: There was no search, the answer does not hold its transcript, or a body is no text.
         """
         if report is None or report.transcript is None:
             raise ConfigError(
                 'only a search that was asked for with "return": "all" has a transcript to keep'
             )
+        try:
+            b"".join(body for body in (request, response) if body is not None).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError("a body that is not UTF-8 cannot be kept in a search file") from error
         disclosed = [
             label for label, body in zip(_BODIES, (request, response), strict=True) if body is not None
         ]
@@ -238,7 +242,7 @@ def _bodies(checks: Checks, verified: VerifiedReceipt, transcript: Transcript, f
     if not _opened(checks, verified, "answer", RESPONSE_BODY_LABEL, response, file) or response is None:
         return None
     try:
-        text = first_choice(response)
+        text = choices_of(response).get(0, "")
     except RemoteProtocolError as error:
         return checks.add("answer", "fail", str(error))
     winner = transcript.candidates[transcript.selection.winners[0]].text

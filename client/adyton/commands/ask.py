@@ -4,6 +4,7 @@
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from adyton.client import Client
@@ -18,7 +19,7 @@ from adyton.commands.options import (
     save_json,
 )
 from adyton.commands.search_options import STRATEGIES_HELP, add_search_options, scaling_body
-from adyton.conversation import Reply, Turn, take_turn
+from adyton.conversation import Reply, Turn, choices_of, take_turn
 from adyton.explain import progress_line, search_lines, step_lines, tree_lines, vote_lines, winner_steps
 from adyton.judgement import Judgement, judge_answer
 from adyton.receipts import ReceiptRecord, ReportFile
@@ -27,7 +28,8 @@ from adyton.search_report import SearchReport
 from adyton.session import Attested
 from adyton.terminal import ProgressLine, emit_json, paint, say, write
 from adyton_protocol.errors import ReceiptError
-from adyton_protocol.scaling_transcript import transcript_from_json
+from adyton_protocol.scaling_replay import check_search, search_keys
+from adyton_protocol.scaling_transcript import Transcript, transcript_from_json
 
 _EXAMPLES = """examples:
   adyton ask --simulated "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
@@ -79,9 +81,57 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An answer with everything that came with it.
+
+    Attributes:
+        turn: What was asked.
+        reply: The answer.
+        record: Its checked receipt.
+        report: Of the search, if one was made.
+        transcript: Of the search, if it came along; held to the receipt, and the choice made again.
+        judgement: The scorer's verdict, where it had no part in the search and an explanation was asked for.
+    """
+
+    turn: Turn
+    reply: Reply
+    record: ReceiptRecord
+    report: SearchReport | None
+    transcript: Transcript | None
+    judgement: Judgement | None
+
+    def winners(self) -> list[str]:
+        """The answers: the one, or the different ones that ``k`` asked for, best first."""
+        if self.report is None:
+            return [self.reply.text]
+        # Where all candidates came back, winners come first.
+        n = len(self.report.choices if self.transcript is None else self.transcript.selection.winners)
+        texts = choices_of(self.reply.response)
+        return [self.reply.text, *(texts[index] for index in range(1, n) if index in texts)]
+
+
 def run(args: argparse.Namespace) -> int:
     """Carry out the command."""
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    answered = _ask(args, sys.stdin.read() if args.prompt == "-" else args.prompt)
+    _save(args, answered)
+    if args.json:
+        emit_json(_document(answered))
+        return OK
+    for other in answered.winners()[1:]:
+        write(f"\n\n{other}")
+    write("\n")
+    if answered.report is not None:
+        show_search(answered.report)
+        if args.explain:
+            _explain(answered, answered.report)
+    say(proof_line(answered.record.attested))
+    say(receipt_line(answered.record))
+    return OK
+
+
+def _ask(args: argparse.Namespace, prompt: str) -> Answered:
+    """Ask, show the answer as it comes, and check all that came with it."""
     with connect(args) as client:
         attested = client.attest()
         messages = [{"role": "user", "content": prompt}]
@@ -102,21 +152,16 @@ def run(args: argparse.Namespace) -> int:
             watch.clear()
         record = receipt_of(client)
         report = None if reply.report is None else SearchReport.parse(reply.report)
+        transcript = None
+        if report is not None and report.transcript is not None:
+            transcript = transcript_from_json(report.transcript)
+            check_search(record.verified, transcript, search_keys(record.secret))
         judgement = None
         if args.explain and report is not None and not report.winner.steps:
             judgement = judge_answer(client.http(), model=turn.model, problem=prompt, answer=reply.text)
-    _save(args, reply, record, report)
-    if args.json:
-        emit_json(_document(turn, reply, record, report, judgement))
-        return OK
-    write("\n")
-    if report is not None:
-        show_search(report)
-        if args.explain:
-            explain_search(report, reply, judgement)
-    say(proof_line(record.attested))
-    say(receipt_line(record))
-    return OK
+    return Answered(
+        turn=turn, reply=reply, record=record, report=report, transcript=transcript, judgement=judgement
+    )
 
 
 class SearchWatch:
@@ -145,39 +190,32 @@ def show_search(report: SearchReport) -> None:
         say(line)
 
 
-def explain_search(report: SearchReport, reply: Reply, judgement: Judgement | None) -> None:
-    """Print the votes, the scorer's verdict on each step, and the candidates as a tree.
-
-    Args:
-        report: Of the search.
-        reply: The answer.
-        judgement: The scorer's verdict, where it had no part in the search.
-
-    Raises:
-        ReceiptError: The transcript is none.
-    """
+def _explain(answered: Answered, report: SearchReport) -> None:
+    """Print the votes, the scorer's verdict on each step, and the candidates as a tree."""
     lines = [*vote_lines(report)]
+    judgement, transcript = answered.judgement, answered.transcript
     if judgement is not None:
         lines += step_lines(judgement.scorer, judgement.steps)
         lines.append(
-            "  asked for after the choice, in which it had no part; the scores have a receipt of their own"
+            "  asked for after the choice, in which it had no part; these scores have a receipt of their own"
         )
     elif report.scorer is not None:
-        lines += step_lines(report.scorer, winner_steps(report, reply.text))
-    if report.transcript is not None:
-        transcript = transcript_from_json(report.transcript)
+        lines += step_lines(report.scorer, winner_steps(report, answered.reply.text))
+    if transcript is not None:
         lines += tree_lines(transcript.candidates, transcript.selection)
+        lines.append("choice: the receipt commits to these candidates; made again here, it is the same")
     for line in lines:
         say(line)
 
 
-def _save(args: argparse.Namespace, reply: Reply, record: ReceiptRecord, report: SearchReport | None) -> None:
+def _save(args: argparse.Namespace, answered: Answered) -> None:
+    record, reply = answered.record, answered.reply
     if args.save_receipt is not None:
         save_json(args.save_receipt, record.to_json())
     if args.save_report is not None:
         save_json(args.save_report, ReportFile.of(record.attested).to_json())
     if args.save_transcript is not None:
-        file = SearchFile.of(record, report, request=reply.request, response=reply.response)
+        file = SearchFile.of(record, answered.report, request=reply.request, response=reply.response)
         save_json(args.save_transcript, file.to_json())
 
 
@@ -213,27 +251,23 @@ def receipt_line(record: ReceiptRecord) -> str:
     return f"receipt: {word} (about this question and this answer; attested key {record.receipt.key_id})"
 
 
-def _document(
-    turn: Turn,
-    reply: Reply,
-    record: ReceiptRecord,
-    report: SearchReport | None,
-    judgement: Judgement | None,
-) -> dict[str, object]:
-    verdict = record.attested.verdict
-    search = {} if report is None else {"search": report.document}
-    if judgement is not None:
-        search["judgement"] = judgement.document
-    return search | {
+def _document(answered: Answered) -> dict[str, object]:
+    verdict, reply = answered.record.attested.verdict, answered.reply
+    document: dict[str, object] = {
         "answer": reply.text,
-        "model": turn.model,
+        "model": answered.turn.model,
         "finish_reason": reply.finish_reason,
         "usage": reply.usage,
         "simulated": verdict.tee_type != "sgx",
         "receipt_valid": True,
-        "receipt": record.receipt.to_json(),
+        "receipt": answered.record.receipt.to_json(),
         "attestation": verdict.to_json(),
     }
+    if answered.report is not None:
+        document |= {"answers": answered.winners(), "search": answered.report.document}
+    if answered.judgement is not None:
+        document["judgement"] = answered.judgement.document
+    return document
 
 
 def _discard(_text: str) -> None:

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from adyton.address import Address
 from adyton.answer import StreamedAnswer
+from adyton.conversation import choices_of
 from adyton.problems import refusal
 from adyton.refusals import engine_error
+from adyton.replay import SearchFile, replay_search
+from adyton.search_report import SearchReport
 from adyton_host.problems import upload_timeout
 from adyton_protocol import media
 from adyton_protocol.errors import (
@@ -25,6 +28,7 @@ from adyton_protocol.errors import (
     ProtocolError,
     QueueFull,
     RelayRefused,
+    RemoteProtocolError,
     UnknownModel,
 )
 from adyton_protocol.sse import comment_of
@@ -171,3 +175,41 @@ def test_any_stream_is_read_or_refused_with_a_typed_error(data: bytes, cut: int)
     except ProtocolError:
         pass
     assert reader.committed.startswith(seen)
+
+
+MEMBERS = st.sampled_from(["receipt", "evidence", "transcript", "openings", "request", "response"])
+
+
+@given(JSON | st.dictionaries(MEMBERS, JSON | st.fixed_dictionaries({"version": st.just(1)})))
+@example({"transcript": {}, "receipt": {}, "openings": {}, "evidence": {}, "request": "\ud800"})
+@example({"transcript": {}, "receipt": {}, "openings": {"request.body": "00"}, "evidence": {"report": {}}})
+def test_any_search_file_is_refused_in_words_or_unusable(value: object) -> None:
+    """A file from anywhere is a ``ConfigError`` or comes to named checks, of which at least one fails."""
+    try:
+        file = SearchFile.parse(json.dumps(value).encode())
+    except ConfigError:
+        return
+    assert any(check.verdict == "fail" for check in replay_search(file, None))
+
+
+@given(JSON | st.dictionaries(st.sampled_from(["strategy", "votes", "winner", "spent", "tree"]), JSON))
+def test_any_report_of_a_search_is_parsed_or_one_typed_error(value: object) -> None:
+    """What stands in an answer as ``x_report`` never escapes the error tree."""
+    with pytest.raises(RemoteProtocolError):
+        SearchReport.parse(value)
+
+
+@given(
+    st.binary()
+    | JSON.map(lambda value: json.dumps({"choices": value}).encode())
+    | st.lists(JSON).map(
+        lambda all_: b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in all_)
+    )
+)
+def test_any_answer_at_rest_has_texts_or_one_typed_error(body: bytes) -> None:
+    """Bytes that are no answer are one error; an answer's choices are texts, whatever else stands in it."""
+    try:
+        choices = choices_of(body)
+    except RemoteProtocolError:
+        return
+    assert all(isinstance(text, str) for text in choices.values())

@@ -25,7 +25,9 @@ from adyton_protocol.errors import ConfigError, RemoteProtocolError
 from adyton_protocol.scaling_transcript import transcript_from_json
 from adyton_protocol.selection.candidate import SelectionRule
 
-SEARCH = transcript(candidates=transcript().candidates[:8])
+SEARCH = transcript(candidates=transcript().candidates[:8], rule=SelectionRule(method="weighted"))
+TWO_ANSWERS = transcript(candidates=SEARCH.candidates, rule=SelectionRule(method="weighted", k=2))
+SEARCHING = {"model": "tiny", "messages": [], "scaling": {"strategy": "rebase", "return": "all"}}
 WINNER = SEARCH.candidates[SEARCH.selection.winners[0]].text
 
 
@@ -247,7 +249,7 @@ def weight_of_a_vote(file: Any) -> None:
 
 def another_winner(file: Any) -> None:
     """The other answer."""
-    file["transcript"]["winners"].reverse()
+    file["transcript"]["winners"] = [1]
 
 
 def another_rule(file: Any) -> None:
@@ -332,14 +334,35 @@ def test_every_edit_of_a_kept_search_is_named(
 def test_a_choice_that_does_not_follow_is_refused_though_it_was_signed(
     run: Run, where: tuple[str, ...], memory: MemoryAppliance, tmp_path: Path
 ) -> None:
-    """An enclave that commits to its candidates and then gives a favourite is found out by the replay alone."""
-    path = tmp_path / "search.json"
+    """An enclave that commits to its candidates and then gives a favourite is found out, at once and by the auditor."""
     memory.search = replace(SEARCH, selection=replace(SEARCH.selection, winners=(4,)))
-    assert run("ask", QUESTION, *where, "--strategy", "rebase-12", "--save-transcript", path).code == 0
-    outcome = run("receipt", "replay", path, *where[2:])
+    outcome = run("ask", QUESTION, *where, "--strategy", "rebase-12", "--explain")
     assert outcome.code == 1
-    assert "REFUSED by choice" in outcome.out
-    assert "differs in: winners" in outcome.out
+    assert "the choice made again differs in winners" in outcome.err
+    face = Face(asynchronous=False).connect(memory)
+    report = SearchReport.of(json.loads(face.send("POST", "/v1/chat/completions", SEARCHING).body))
+    assert face.client is not None
+    assert face.client.last_receipt is not None
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps(SearchFile.of(face.client.last_receipt, report).to_json()))
+    audited = run("receipt", "replay", path, *where[2:])
+    assert audited.code == 1
+    assert audited.out.rstrip().endswith("REFUSED by choice")
+    assert "differs in: winners" in audited.out
+
+
+def test_several_answers_are_asked_for_and_shown(
+    run: Run, where: tuple[str, ...], memory: MemoryAppliance
+) -> None:
+    """With --k the different answers stand below each other, best first, whether all candidates came back or not."""
+    memory.search = TWO_ANSWERS
+    wanted = [SEARCH.candidates[index].text for index in TWO_ANSWERS.selection.winners]
+    assert len(wanted) == 2
+    for extra in ((), ("--explain",), ("--no-stream",)):
+        outcome = run("ask", QUESTION, *where, "--strategy", "rebase-12", "--k", "2", *extra)
+        assert outcome.out == "\n\n".join(wanted) + "\n"
+    document = json.loads(run("ask", QUESTION, *where, "--strategy", "rebase", "--k", "2", "--json").out)
+    assert document["answers"] == wanted
 
 
 def test_a_winner_that_was_not_returned_is_refused(
@@ -402,8 +425,7 @@ def test_what_is_no_search_file_is_unusable(run: Run, tmp_path: Path, data: byte
 def test_the_python_interface_does_the_same(face: Face, memory: MemoryAppliance) -> None:
     """A record and a report make the file, with either client; a replay is a function of file and policy."""
     face.connect(memory)
-    body = {"model": "tiny", "messages": [], "scaling": {"strategy": "rebase", "return": "all"}}
-    got = face.send("POST", "/v1/chat/completions", body)
+    got = face.send("POST", "/v1/chat/completions", SEARCHING)
     assert face.client is not None
     record = face.client.last_receipt
     assert record is not None
@@ -411,6 +433,8 @@ def test_the_python_interface_does_the_same(face: Face, memory: MemoryAppliance)
     assert report is not None
     assert [vote.answer for vote in report.votes] == [vote.shown for vote in SEARCH.selection.votes]
     assert report.confidence.problems == 500
+    with pytest.raises(ConfigError):
+        SearchFile.of(record, report, response=b"\xff")
     file = SearchFile.of(record, report)
     again = SearchFile.parse(json.dumps(file.to_json()).encode())
     checks = replay_search(again, SimulatedVerifier(policy(), simulation().root_der))
