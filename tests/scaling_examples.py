@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from wire_examples import ENC, REQUEST_BODY, RESPONSE_BODY, SECRET, SERVED_AT, Signer, keyset
 
+from adyton_protocol.errors import ReceiptError
 from adyton_protocol.receipt import SCALING_RUN, ReceiptBuilder, VerifiedReceipt, verify_receipt
-from adyton_protocol.scaling_replay import search_event, search_keys
-from adyton_protocol.scaling_transcript import Transcript
+from adyton_protocol.scaling_replay import replay, search_event, search_keys
+from adyton_protocol.scaling_transcript import Transcript, parse_transcript
 from adyton_protocol.selection import allocation
 from adyton_protocol.selection.bounds import Budget, StopRule
 from adyton_protocol.selection.candidate import METHODS, Candidate, SelectionRule
@@ -38,6 +39,36 @@ CANDIDATES: Final = (
     Candidate(text="2 + 2 = 4\nThe answer is: 4", n_tokens=12, logprob=-5.75, scores=(0.5, 0.01)),
     Candidate(text="", n_tokens=1, logprob=-30.0),
 )
+REJECTED: Final = (
+    ("a blank between members", '"n":12', '"n": 12'),
+    ("another spelling of a number", "-21,", "-21.0,"),
+    ("an exponent that the canonical form does not write", "1000000000000000000", "1e18"),
+    ("an escaped letter", "Caf\u00e9", "Caf\\u00e9"),
+    ("another version", '"version":1', '"version":2'),
+    ("an unknown member", '"version":1', '"version":1,"verified":true'),
+    ("a member twice", '"version":1', '"version":1,"version":1'),
+    ("an unknown method", '"method":"weighted"', '"method":"best"'),
+    ("a probability above 1", '"logprob":-21', '"logprob":21'),
+    ("a score above 1", '"scores":[0.999]', '"scores":[1.999]'),
+    ("a score that is no number", '"scores":[0.999]', '"scores":[NaN]'),
+    ("a winner that is no candidate", '"winners":[0,1]', '"winners":[0,12]'),
+    ("no winner", '"winners":[0,1]', '"winners":[]'),
+    ("a winner twice", '"winners":[0,1]', '"winners":[0,0]'),
+)
+"""What is done to the canonical form, so that it is no transcript any more."""
+
+DISHONEST: Final = (
+    ("another winner", '"winners":[0,1]', '"winners":[1,0]'),
+    ("fewer winners", '"winners":[0,1]', '"winners":[0]'),
+    ("a weight that differs in its last bit", "1.7400000000000002", "1.74"),
+    ("an abstention that is not told", '"abstained":[4,6,11]', '"abstained":[4,11]'),
+    ("a candidate that says something else", "The answer is: 10/2", "The answer is: 12/2"),
+    ("a candidate that is thought better of", '"scores":[0.6,0.7]', '"scores":[0.6,0.75]'),
+    ("another rule", '"aggregate":"prod"', '"aggregate":"last"'),
+    ("a vote that was not decided", '"stop_reason":"complete"', '"stop_reason":"agreed"'),
+)
+"""What is done to it, so that the choice does not follow any more."""
+
 ALLOCATIONS: Final = (
     ((0.9, 0.5, 0.1), 16),
     ((0.5, 0.5, 0.5), 8),
@@ -111,6 +142,19 @@ def vectors() -> dict[str, Any]:
             for rewards, width in ALLOCATIONS
         ],
         "transcript": search.to_bytes().decode(),
+        "rejected": [
+            {"why": why, "replace": old, "by": new, "code": rejection_code(altered(old, new))}
+            for why, old, new in REJECTED
+        ],
+        "replayed": [
+            {
+                "why": why,
+                "replace": old,
+                "by": new,
+                "differences": replay(parse_transcript(altered(old, new))).differences,
+            }
+            for why, old, new in DISHONEST
+        ],
         "receipt_secret": SECRET.hex(),
         "opening_keys": {part: key.hex() for part, key in search_keys(SECRET).items()},
         "event": dict(event.fields),
@@ -120,6 +164,20 @@ def vectors() -> dict[str, Any]:
 def vector_text() -> str:
     """The file."""
     return json.dumps(vectors(), indent=1) + "\n"
+
+
+def altered(old: str, new: str) -> bytes:
+    """The example's canonical form with one piece of text replaced, where it stands for the first time."""
+    return transcript().to_bytes().decode().replace(old, new, 1).encode()
+
+
+def rejection_code(data: bytes) -> str | None:
+    """The code of the error that a text leads to."""
+    try:
+        parse_transcript(data)
+    except ReceiptError as error:
+        return error.code
+    return None
 
 
 def _selection(rule: SelectionRule) -> dict[str, Any]:

@@ -109,6 +109,15 @@ def test_the_vector_reads_as_the_example() -> None:
     assert jcs(vectors["candidates"]) == EXAMPLE.parts()["candidates"]
 
 
+def test_the_vectors_reject_and_replay() -> None:
+    """Each text that is no transcript is refused with its code; each dishonest one is read, and found out."""
+    vectors = json.loads(VECTORS.read_text())
+    changes = [*vectors["rejected"], *vectors["replayed"]]
+    assert all(change["replace"] in vectors["transcript"] for change in changes)
+    assert {change["code"] for change in vectors["rejected"]} == {"receipt"}
+    assert all(change["differences"] for change in vectors["replayed"])
+
+
 @given(transcripts())
 def test_what_was_written_is_read_bit_for_bit(example: Transcript) -> None:
     """Every double comes back with the same bits, but for the sign of a zero, which no canonical form has."""
