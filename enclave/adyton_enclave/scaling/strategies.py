@@ -191,7 +191,7 @@ def open_search(  # noqa: PLR0913 - two models, one request, and who watches
             clock=clock,
         )
         if follow_up is not None:
-            search.replanter = _replanting(engine, request, generator.n_ctx, follow_up)
+            search.replanter = _replanting(engine, request, generator.n_ctx, follow_up, clock)
         left = search.ledger.tokens_left
         if left is not None and left < plan.n:
             raise InvalidRequest(
@@ -239,7 +239,15 @@ async def conduct(search: Search) -> Finding:
         return Finding(plan=plan, outcome=outcome, spent=search.ledger.spent, usage=search.usage)
 
 
-def _replanting(engine: Generators, request: GenerationRequest, n_ctx: int, follow_up: FollowUp) -> Replant:
+def _replanting(
+    engine: Generators,
+    request: GenerationRequest,
+    n_ctx: int,
+    follow_up: FollowUp,
+    clock: Callable[[], float],
+) -> Replant:
+    began_s = clock()
+
     async def replant(feedback: Feedback, n_before: int) -> Tree:
         prompt = tuple(await follow_up(feedback))
         left = n_ctx - len(prompt)
@@ -247,12 +255,15 @@ def _replanting(engine: Generators, request: GenerationRequest, n_ctx: int, foll
             raise ContextOverflow(
                 f"the prompt has {len(prompt)} tokens, but the context holds {n_ctx}, answer included"
             )
+        timeout_s = request.timeout_s
         return engine.open_tree(
             replace(
                 request,
                 prompt_token_ids=prompt,
                 max_tokens=min(request.max_tokens, left),
                 first_choice=request.first_choice + n_before,
+                # The caller's time limit is for the answer, not for each prompt.
+                timeout_s=None if timeout_s is None else max(0.0, timeout_s - (clock() - began_s)),
             )
         )
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refinement: later attempts see the best and the worst of those before, and none of them is forgotten."""
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
 from search_engines import GENERATOR, PROBLEM, Pair, Start, budget, request
 
+from adyton_enclave.engine import Engine, GenerationRequest, Tree
 from adyton_enclave.scaling.plan import Budget, Plan
 from adyton_enclave.scaling.refine import feedback_messages
 from adyton_enclave.scaling.search import Feedback
@@ -95,6 +97,41 @@ async def test_a_spent_budget_ends_it(start_pair: Start) -> None:
     assert found.outcome.stop_reason == "budget"
     assert found.spent.policy_tokens == 80
     assert len(found.outcome.candidates) == 3 * (1 + len(conversation.told)) < 30
+
+
+class Ledgered:
+    """An engine that remembers what it was asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Pass everything on."""
+        self.models = engine.models
+        self.requests: list[GenerationRequest] = []
+        self._open_tree = engine.open_tree
+
+    def open_tree(self, request: GenerationRequest) -> Tree:
+        """Open a tree."""
+        self.requests.append(request)
+        return self._open_tree(request)
+
+
+async def test_the_time_limit_is_for_all_rounds_together(start_pair: Start) -> None:
+    """A later prompt gets what is left of the caller's time, and no fresh start."""
+    pair = start_pair(n_ctx=1024)
+    engine = Ledgered(pair.engine)
+    seconds = itertools.count()
+    found = await run(
+        _plan(8),
+        engine,
+        pair.scorer,
+        request(5, timeout_s=1000.0),
+        PROBLEM,
+        clock=lambda: float(next(seconds)),
+        follow_up=Conversation(pair).follow_up,
+    )
+    assert found.outcome.stop_reason == "complete"
+    limits = [each.timeout_s for each in engine.requests if each.timeout_s is not None]
+    assert limits[0] == 1000.0
+    assert 1000.0 > limits[1] > limits[2] > 0.0
 
 
 async def test_it_needs_a_conversation(start_pair: Start) -> None:
