@@ -84,8 +84,9 @@ bench-loading: setup  ## Measure loading (clear, split, sealed) against llama.cp
 	@$(BIN)/python bench/loading.py
 
 .PHONY: bench-fairness
-bench-fairness: setup  ## Measure what streams notice of a wide search beside them; some minutes.
+bench-fairness: setup  ## Measure what streams notice of a wide search, and what candidates share; ten minutes.
 	@$(BIN)/python bench/fairness.py
+	@$(BIN)/python bench/candidates.py
 
 .PHONY: bench-scaling
 bench-scaling: setup  ## Measure searches: accuracy against tokens, FLOPs and time (hours; interrupt it and go on).

@@ -46,11 +46,20 @@ class Ready:
     problems: tuple[str, ...]
     sampling: SamplingParams
 
-    def request(self, number: int, *, endless: bool = False, **fields: object) -> GenerationRequest:
-        """The ordinary request for an answer to a problem; one that is ``endless`` goes on to its last token."""
+    def request(
+        self, number: int, *, endless: bool = False, examples: int = 0, **fields: object
+    ) -> GenerationRequest:
+        """The ordinary request for an answer to a problem.
+
+        Args:
+            number: Which one.
+            endless: Go on to the last token that is allowed.
+            examples: Other problems that stand before it.
+            fields: Of the request, in place of what is usual.
+        """
         model = self.engine.models[self.generator]
-        problem = self.problems[number % len(self.problems)]
-        prompt = model.apply_chat_template([{"role": "user", "content": problem}])
+        asked = [self.problems[(number + other) % len(self.problems)] for other in range(examples, -1, -1)]
+        prompt = model.apply_chat_template([{"role": "user", "content": "\n".join(asked)}])
         bias = tuple((token_id, -100.0) for token_id in sorted(model.llama.eog)) if endless else ()
         wanted = {
             "model": self.generator,

@@ -314,6 +314,8 @@ class Scheduler:
     def _decoding(self, most: int) -> list[Sequence]:
         """Whose next token this step computes: of guests only as many as there are places for."""
         decoding = [sequence for sequence in self._running if sequence.n_remaining == 1]
+        if self._guests_left >= len(self._running):
+            return decoding[:most]
         guests = [sequence for sequence in self._running if is_guest(sequence)]
         if self._guests_left < len(guests):
             # Those that compute several tokens have their turns too: their places are left to them.
