@@ -6,11 +6,21 @@ from dataclasses import replace
 
 import pytest
 from engine_calls import answers
-from search_engines import GENERATOR, PROBLEM, Start, budget, plan, request, sample_one_by_one
+from search_engines import (
+    END_ID,
+    FIRST_BYTE_ID,
+    GENERATOR,
+    PROBLEM,
+    Start,
+    budget,
+    plan,
+    request,
+    sample_one_by_one,
+)
 
 from adyton_enclave.engine import SamplingParams
 from adyton_enclave.scaling.plan import NEEDS_SCORER
-from adyton_enclave.scaling.strategies import run
+from adyton_enclave.scaling.strategies import open_search, run
 from adyton_protocol.errors import InvalidRequest, UnsuitableModel
 from adyton_protocol.selection.candidate import METHODS, Method
 from adyton_protocol.selection.choose import select
@@ -30,6 +40,48 @@ async def test_a_search_finds_what_a_plain_loop_finds(method: Method, start_pair
     assert found.stop_reason == "complete"
     assert len({candidate.text for candidate in expected}) > 3
     await pair.at_rest()
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+@pytest.mark.parametrize(
+    ("says", "end"), [("a \n", 12.0), ("a", 40.0)], ids=["nothing that can be read", "nothing at all"]
+)
+async def test_candidates_without_an_answer_are_chosen_from_all_the_same(
+    method: Method, says: str, end: float, start_pair: Start
+) -> None:
+    """There is no vote, and one of them is given; what is empty has no steps and no scores."""
+    pair = start_pair()
+    bias = [(FIRST_BYTE_ID + ord(character), 20.0) for character in says]
+    asked = request(7, logit_bias=(*bias, (END_ID, end)), max_tokens=30)
+    wanted = plan(method, 5)
+    found = (await pair.search(wanted, asked)).outcome
+    assert list(found.candidates) == await sample_one_by_one(pair, asked, 5, scores=method in NEEDS_SCORER)
+    assert found.selection == select(found.candidates, wanted.rule)
+    assert found.selection.votes == ()
+    assert found.selection.abstained == tuple(range(5))
+    assert len(found.selection.winners) == 1
+    if end > 20.0:
+        assert {(candidate.text, candidate.scores) for candidate in found.candidates} == {("", ())}
+    await pair.at_rest()
+
+
+async def test_rounds_do_not_overlap(start_pair: Start) -> None:
+    """Two calls at once are one after the other, so that what each may spend is no matter of timing."""
+    pair = start_pair()
+    wanted = plan("weighted", 4, budget=budget(60))
+
+    async def spend(*, at_once: bool) -> list[str]:
+        with open_search(wanted, pair.engine, pair.scorer, request(8), PROBLEM) as search:
+            lines = search.root.fork(4)
+            rounds = [search.advance(lines[:2]), search.finish(lines[2:])]
+            if at_once:
+                await asyncio.gather(*rounds)
+            else:
+                for each in rounds:
+                    await each
+            return [line.text for line in lines]
+
+    assert await spend(at_once=True) == await spend(at_once=False)
 
 
 async def test_single_is_the_ordinary_answer(start_pair: Start) -> None:
