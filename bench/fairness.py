@@ -29,6 +29,7 @@ from adyton_enclave.engine import TextDelta
 from adyton_enclave.scaling import strategies
 from adyton_enclave.scaling.plan import Plan
 from adyton_protocol.selection.candidate import SelectionRule
+from scenarios import percentile
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 TARGET: Final = 2.0
@@ -125,12 +126,6 @@ class Load:
         )
 
 
-def percentile(values: list[float], percent: float) -> float:
-    """Of at least one value; the higher of two neighbours."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
-
-
 def figures(phase: Phase, seconds: float) -> dict[str, float]:
     """What is reported of a phase; times in milliseconds."""
     found = {
@@ -139,7 +134,9 @@ def figures(phase: Phase, seconds: float) -> dict[str, float]:
         "searches": float(phase.searches),
     }
     if phase.gaps_s:
-        found |= {f"p{percent:g}_ms": 1e3 * percentile(phase.gaps_s, percent) for percent in PERCENTILES}
+        found |= {
+            f"p{percent:g}_ms": 1e3 * percentile(phase.gaps_s, percent / 100) for percent in PERCENTILES
+        }
         found |= {
             "mean_ms": 1e3 * statistics.fmean(phase.gaps_s),
             "max_ms": 1e3 * max(phase.gaps_s),
