@@ -254,9 +254,10 @@ def with_scaling(adapter: bytes, scaling: ScalingCalibration) -> bytes:
 
 def _scaling_table(scaling: ScalingCalibration) -> str:
     points = "".join(f"  {{ {_point(point)} }},\n" for point in scaling.points)
+    auc = "" if scaling.answer_auc is None else f"answer_auc = {scaling.answer_auc!r}\n"
     return (
         f'\n[[scaling]]\ngenerator = "{scaling.generator}"\nn_problems = {scaling.n_problems}\n'
-        f"points = [\n{points}]\n"
+        f"{auc}points = [\n{points}]\n"
     )
 
 

@@ -57,11 +57,14 @@ class ScalingCalibration:
     Attributes:
         generator: Content digest of the generator (``model_identity``).
         n_problems: How many problems the figures rest on.
+        answer_auc: Chance that the scorer puts a right answer above a wrong one to the same problem; None when nobody
+            knows. What counts is whether a search is better for it, which the points say.
         points: In the order of the file, at least one; each strategy, width and stopping rule once.
     """
 
     generator: Digest
     n_problems: int
+    answer_auc: float | None = None
     points: tuple[Point, ...]
 
 
@@ -90,6 +93,7 @@ def read_scaling(tables: Sequence[Table]) -> tuple[ScalingCalibration, ...]:
         found[Digest(generator)] = ScalingCalibration(
             generator=Digest(generator),
             n_problems=table.whole("n_problems"),
+            answer_auc=_number(table, "answer_auc", 1.0) if table.has("answer_auc") else None,
             points=_points(table),
         )
         table.finish()

@@ -4,10 +4,12 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from adyton_models.calibration import bucket_accuracies, cells_of, expected_accuracy, propose
 from adyton_models.commands.arguments import add_catalog, new_parser, positive
+from adyton_models.commands.calibrate_scaling import SEARCHES, run_calibrate_scaling
 from adyton_models.commands.evaluate import chosen_model
 from adyton_models.problem_sets import from_task
 from adyton_models.progress import ProgressBar
@@ -22,10 +24,17 @@ Measure a model on every kind of problem and number of operations, and propose s
 (adyton_models/tasks/mix.py) with which one sample at the default sampling solves the wanted part of it.
 
 Problems are held out like those of the shipped set, but of another seed, so the set's own accuracy was not fitted:
-  adyton-models eval --set heldout"""
+  adyton-models eval --set heldout
+
+With --scaling, measure instead what searches bring and cost with this model and its scorer (accuracy against tokens
+and FLOPs, on problems of the validation split), and write it into the scorer's adapter, where `auto` finds it: it then
+takes the most accurate search that writes at most 40 % of a majority vote's tokens and costs no more FLOPs, and a
+majority vote where the scorer does not earn its cost. The scorer's identity changes with its adapter."""
 _CALIBRATE_EXAMPLES: Final = """\
   adyton-models calibrate --n 100
-  adyton-models calibrate --model mine.gguf --n 40 --target 50 --json"""
+  adyton-models calibrate --model mine.gguf --n 40 --target 50 --json
+  adyton-models calibrate --scaling --n 400
+  adyton-models calibrate --scaling --model mine.gguf --scorer prm.gguf --adapter prm.toml --out made.toml"""
 
 
 def add_parsers(commands: Any) -> None:
@@ -47,12 +56,24 @@ def add_parsers(commands: Any) -> None:
     add("--seed", type=int, default=2, metavar="N", help="1 is the shipped set's (default: 2)")
     add("--threads", type=positive, default=1, metavar="K", help="CPU threads (default: 1)")
     add("--parallel", type=positive, default=16, metavar="K", help="answers decoded together (default: 16)")
+    add("--scaling", action="store_true", help="measure searches, for `auto`; --n problems in all")
+    add("--scorer", type=Path, metavar="FILE", help="with --scaling: the scorer (default: the catalog's)")
+    add("--adapter", type=Path, metavar="FILE", help="with --scaling: its adapter")
+    add("--searches", default=SEARCHES, metavar="LIST", help="with --scaling: what `auto` may choose from")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="with --scaling: the adapter to write (default: in its place)",
+    )
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_calibrate, n_ctx=None)
 
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Measure, and print table and proposal."""
+    if arguments.scaling:
+        return run_calibrate_scaling(arguments)
     if not 0.0 < arguments.target < 100.0:
         raise ConfigError("--target is a percentage between 0 and 100")
     cells = cells_of(MIX)

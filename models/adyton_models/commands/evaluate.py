@@ -12,6 +12,7 @@ from adyton_models.answers import same_answer
 from adyton_models.catalog import Sampling, read_catalog, sha256_of
 from adyton_models.commands.arguments import add_catalog, add_problem_choice, new_parser, positive
 from adyton_models.commands.evaluate_scorer import run_scorer_eval
+from adyton_models.commands.evaluate_searches import run_search_eval
 from adyton_models.commands.task import chosen_problems
 from adyton_models.gguf_facts import read_facts
 from adyton_models.math_verify import MathVerify
@@ -39,6 +40,9 @@ repository, or from a file of yours with one JSON object a line:
 With --scorer, what the model answers is judged line by line by that scorer, and the scorer is measured against
 the symbolic checker: step AUC, first wrong line found exactly, FLOPs.
 
+With --strategies, every problem is searched by each of these, as an enclave would: accuracy, tokens and FLOPs of both
+models, with the scorer that the catalog names or that --scorer and --adapter do. --samples is the number of seeds.
+
 Answers are read as the enclave reads them (docs/answers.md) and compared exactly: fractions as rationals, sets
 without order, options by letter. In a completion the last \\boxed{} counts, else the last `The answer is`; with a
 file of yours, else, the last number (--accept declared to do without). --equivalence math-verify also asks
@@ -49,6 +53,7 @@ _EVAL_EXAMPLES: Final = """\
   adyton-models eval --set ood --samples 16 --plot ood.png
   adyton-models eval --model mine.gguf --problems exam.jsonl --suffix " End with: The answer is: N"
   adyton-models eval --model mine.gguf --temperature 0 --show 3
+  adyton-models eval --strategies single,majority-16,weighted-16,rebase-8,auto-16 --n 100 --mix --plot searches.png
   adyton-models eval --scorer scorer.gguf --adapter scorer.toml --set heldout --samples 2"""
 
 
@@ -87,6 +92,11 @@ def add_parsers(commands: Any) -> None:
     add("--plot", type=Path, metavar="FILE", help="write a picture (.png, .svg, .pdf)")
     add("--scorer", type=Path, metavar="FILE", help="measure this scorer on the model's answers instead")
     add("--adapter", type=Path, metavar="FILE", help="how it is asked (default: the task's own convention)")
+    add(
+        "--strategies",
+        metavar="LIST",
+        help="measure searches instead, such as single,majority-16,weighted-16+beta,rebase-8,auto-16",
+    )
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_eval)
 
@@ -154,6 +164,10 @@ def run_eval(arguments: argparse.Namespace) -> int:
         sampling = dataclasses.replace(sampling, temperature=arguments.temperature)
     if arguments.max_tokens is not None:
         sampling = dataclasses.replace(sampling, max_tokens=arguments.max_tokens)
+    if arguments.strategies is not None:
+        return run_search_eval(
+            arguments, path, sampling, n_ctx, _questions(arguments), any_number=_any_number(arguments)
+        )
     if arguments.scorer is not None:
         return run_scorer_eval(arguments, path, sampling)
     questions = _questions(arguments)

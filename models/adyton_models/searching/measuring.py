@@ -27,15 +27,17 @@ class Asked:
         id: Unique among all sets.
         number: Of it, which its draws depend on.
         question: The problem.
+        any_number: Accept the last number of a text that declares no answer.
     """
 
     id: str
     number: int
     question: Question = field(repr=False)
+    any_number: bool = False
 
     def is_right(self, text: str) -> bool:
         """Whether an answer declares the right result, by the yardstick of `adyton-models eval`."""
-        found = find_answer(text, any_number=False)
+        found = find_answer(text, any_number=self.any_number)
         return found is not None and same_answer(self.question.answer, found)
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The problems that searches are measured on: as many as wanted of each mix, always the same ones."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from adyton_models.problem_sets import Question, from_task
@@ -27,9 +29,20 @@ def drawn_questions(name: str, n: int) -> list[Asked]:
     ]
 
 
-def asked_of(questions: tuple[Question, ...], name: str) -> list[Asked]:
-    """Problems of a set of anybody's."""
+def asked_of(questions: Sequence[Question], *, any_number: bool, suffix: str = "") -> list[Asked]:
+    """Problems of anybody's, numbered in their order.
+
+    Args:
+        questions: They.
+        any_number: Accept the last number of a text that declares no answer.
+        suffix: Text to put behind each problem.
+    """
     return [
-        Asked(id=f"{name}:{question.id}", number=at, question=question)
+        Asked(
+            id=question.id,
+            number=at,
+            question=replace(question, text=question.text + suffix),
+            any_number=any_number,
+        )
         for at, question in enumerate(questions, 1)
     ]

@@ -32,6 +32,7 @@ from adyton_models.scoring import read_ingredients
 from adyton_models.searching.pools import Reader, Sampled, Scored
 from adyton_models.searching.shared_sampling import MOST_ANSWERS, SharedSampler
 from adyton_models.serving import model_spec
+from adyton_protocol.errors import ContextOverflow
 
 T = TypeVar("T")
 GENERATOR: Final = "generator"
@@ -151,11 +152,15 @@ class Searcher:
             prompt = self.model.apply_chat_template([{"role": "user", "content": text}])
         else:
             prompt = self.model.tokenize(text)
+        if len(prompt) >= self.model.n_ctx:
+            raise ContextOverflow(
+                f"the problem has {len(prompt)} tokens, but the context holds {self.model.n_ctx}, answer included"
+            )
         sampling = self._sampling
         return GenerationRequest(
             model=GENERATOR,
             prompt_token_ids=tuple(prompt),
-            max_tokens=max(1, min(sampling.max_tokens, self.model.n_ctx - len(prompt))),
+            max_tokens=min(sampling.max_tokens, self.model.n_ctx - len(prompt)),
             key=sampling_key(seed * _KEY_STRIDE + number),
             sampling=SamplingParams(
                 temperature=sampling.temperature,
