@@ -323,7 +323,7 @@ def test_any_answer_is_the_same_whole_and_streamed(pieces: Sequence[Delta], reas
         choice.add(piece)
     whole = presenter().whole([choice], USAGE)
     streamed = presenter()
-    data = streamed.opening() + b"".join(streamed.delta(piece) for piece in pieces)
+    data = streamed.opening(0) + b"".join(streamed.delta(piece) for piece in pieces)
     events = _events(data + streamed.finished(end) + streamed.closing(USAGE))
     assert [event.sequence_number for event in events] == list(range(len(events)))
     state = ResponseStreamState(input_tools=[], text_format=omit)  # type: ignore[var-annotated]
