@@ -199,7 +199,7 @@ def _scaling(limits: RequestLimits) -> Schema:
             "stop": asked(
                 {"kind": one_of(*STOP_KINDS)},
                 {
-                    "p": real(scaling_request.MIN_CERTAINTY, 1, above_low=True),
+                    "p": real(scaling_request.MIN_CERTAINTY, scaling_request.MAX_CERTAINTY, above_low=True),
                     "window": whole(scaling_request.MIN_WINDOW, max(scaling_request.MIN_WINDOW, width)),
                 },
             ),

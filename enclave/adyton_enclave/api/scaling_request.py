@@ -21,6 +21,7 @@ FIELD: Final = "scaling"
 MAX_FLOPS: Final = 1e24
 MAX_BALANCE: Final = 100.0
 MIN_CERTAINTY: Final = 0.5
+MAX_CERTAINTY: Final = 0.9999
 MIN_WINDOW: Final = 2
 MAX_NAME_CHARS: Final = 32
 
@@ -148,7 +149,7 @@ def _stop(members: Fields, limits: RequestLimits) -> StopRule | None:
     if kind is None:
         raise stop.wrong("kind", "is required")
     standard = StopRule()
-    p = stop.real("p", low=MIN_CERTAINTY, high=1.0, above_low=True)
+    p = stop.real("p", low=MIN_CERTAINTY, high=MAX_CERTAINTY, above_low=True)
     window = stop.whole("window", low=MIN_WINDOW, high=max(MIN_WINDOW, limits.max_search_width))
     stop.finish()
     return StopRule(

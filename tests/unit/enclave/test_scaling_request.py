@@ -105,7 +105,7 @@ def test_null_counts_as_absent(nothing: str) -> None:
         ('{"stop": {}}', "scaling.stop.kind"),
         ('{"stop": {"kind": "soon"}}', "scaling.stop.kind"),
         ('{"stop": {"kind": "beta", "p": 0.5}}', "scaling.stop.p"),
-        ('{"stop": {"kind": "beta", "p": 1.1}}', "scaling.stop.p"),
+        ('{"stop": {"kind": "beta", "p": 1}}', "scaling.stop.p"),
         ('{"stop": {"kind": "esc", "window": 1}}', "scaling.stop.window"),
         ('{"answer": {"extract": "anywhere"}}', "scaling.answer"),
         ('{"answer": {"extract": "field"}}', "scaling.answer"),
