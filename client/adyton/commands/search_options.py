@@ -27,7 +27,8 @@ STRATEGIES_HELP: Final = """strategies (NAME or NAME-N, such as rebase-16):
   pairwise   knockout among N whole answers, judged by the scorer
   beam, dvts trees of fixed width, for comparison
   refine     further attempts that learn from the best and the worst before
-  single     one answer, with its scores
+  mcts       another tree, which was measured to be no better (with --experimental)
+  single     one answer, as without a search
 
 """
 
@@ -106,7 +107,9 @@ def scaling_body(args: argparse.Namespace, *, return_all: bool) -> JsonObject | 
         given = named | given
     if not given and not return_all:
         return None
-    given.setdefault("strategy", "auto")
+    if "@" not in (args.model or ""):
+        # Behind @ the name says it; two words for one thing would have to agree.
+        given.setdefault("strategy", "auto")
     return given | ({"return": "all"} if return_all else {})
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A search as text: complete, bounded, and in columns that no candidate reaches."""
 
+import io
 import sys
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from adyton.explain import (
     winner_steps,
 )
 from adyton.search_report import ScoredStep, SearchReport
-from adyton.terminal import one_line
+from adyton.terminal import ProgressLine, one_line
 from adyton_protocol.scaling_transcript import Transcript
 from adyton_protocol.selection.bounds import Budget, StopRule
 from adyton_protocol.selection.candidate import Candidate, Selection, SelectionRule, Vote
@@ -189,6 +190,31 @@ def test_wide_characters_count_twice() -> None:
     """Columns are what a terminal shows, not characters."""
     assert one_line("日本語日本語", 12) == "日本語日本語"
     assert one_line("日本語日本語", 11) == "日本語日..."
+
+
+class Screen(io.StringIO):
+    """A terminal that remembers what was written."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_progress_is_written_over_and_taken_away() -> None:
+    """One line on a terminal, cleared before anything else is shown; nothing where nobody watches."""
+    screen, file = Screen(), io.StringIO()
+    for stream in (screen, file):
+        line = ProgressLine(stream)
+        line.show("searching: 1\nended\x1b[2J" + 200 * "x")
+        line.show("searching: 2 ended")
+        line.clear()
+        line.clear()
+    assert file.getvalue() == ""
+    first, second, last = screen.getvalue().split("\r\x1b[2K")[1:]
+    assert first.isprintable()
+    assert len(first) < 80
+    assert second == "searching: 2 ended"
+    assert last == ""
 
 
 def test_flops_are_readable() -> None:

@@ -4,6 +4,7 @@
 import copy
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from scaling_examples import transcript
 from search_answers import report_of
 
 from adyton import SearchFile, SearchReport
-from adyton.commands.search_options import answer_rule, named_strategy
+from adyton.commands.search_options import STRATEGIES_HELP, answer_rule, named_strategy
 from adyton.receipt_checks import failed
 from adyton.replay import replay_search
 from adyton_attestation.simulation import SimulatedVerifier
+from adyton_enclave.scaling.plan import STRATEGIES
 from adyton_protocol.answers import AnswerRule
 from adyton_protocol.errors import ConfigError, RemoteProtocolError
 from adyton_protocol.scaling_transcript import transcript_from_json
@@ -175,6 +177,22 @@ def test_names_of_strategies_and_rules() -> None:
     assert named_strategy("auto") == {"strategy": "auto"}
     assert answer_rule("field:/a/0") == AnswerRule(extract="field", field="/a/0")
     assert answer_rule("choice") == AnswerRule(equivalence="choice")
+
+
+def test_a_strategy_in_the_models_name_is_not_contradicted(
+    run: Run, where: tuple[str, ...], memory: MemoryAppliance
+) -> None:
+    """With ``name@rebase-8`` only what is further wanted is said."""
+    run("ask", QUESTION, *where, "--model", "tiny@rebase-8", "--explain")
+    assert asked(memory) == {"return": "all"}
+
+
+def test_help_and_page_name_every_strategy() -> None:
+    """What the enclave can do is what the command line and the documentation teach."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "search.md").read_text()
+    for strategy in STRATEGIES:
+        assert re.search(rf"^  (beam, )?{strategy}\b", STRATEGIES_HELP, flags=re.MULTILINE), strategy
+        assert f"\n| `{strategy}` |" in page
 
 
 @pytest.mark.parametrize("stream", [("--stream",), ("--no-stream",), ("--json",)])
