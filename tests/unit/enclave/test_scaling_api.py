@@ -8,20 +8,26 @@ from typing import Any
 
 import pytest
 from engine_calls import until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
-from scripted_answers import ENDLESS, ScriptedScorer, answers
+from scripted_answers import ENDLESS, Script, ScriptedScorer, answers
 from unit.enclave.harness import CHAT, Enclave, FakeEngine, FakeModel, Inner, call
 
 from adyton_enclave.api.effort import HEAD_BYTES, pad_document, pad_events
+from adyton_enclave.api.scaling_request import RETURNS
 from adyton_enclave.engine import sampling_key
+from adyton_enclave.scaling.plan import STOP_KINDS, STRATEGIES
+from adyton_protocol.answers.rule import EQUIVALENCES, EXTRACTS
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import OutOfMemory, ReceiptError
 from adyton_protocol.media import GATEWAY_PATH, TENANT_HEADER
 from adyton_protocol.scaling_replay import check_search, search_keys
 from adyton_protocol.scaling_transcript import transcript_from_json
+from adyton_protocol.selection.aggregate import AGGREGATES
 from adyton_protocol.sse import SseSplitter, is_comment
 
 JUDGE = Digest("sha256:" + "2" * 64)
@@ -68,13 +74,18 @@ def scorer() -> ScriptedScorer:
     return ScriptedScorer(judge, table=SCORES)
 
 
-@pytest.fixture
-def enclave(scorer: ScriptedScorer) -> Enclave:
+def searching(scorer: ScriptedScorer, script: Script) -> Enclave:
     """An enclave whose generator and scorer follow a script."""
     engine = FakeEngine()
     engine.models = {"fake": engine.models["fake"], "judge": scorer.model}
-    engine.says = SCRIPT
+    engine.says = script
     return Enclave(JUDGE_TABLE, engine, model_extra='scorer = "judge"', scorers={"judge": scorer})
+
+
+@pytest.fixture
+def enclave(scorer: ScriptedScorer) -> Enclave:
+    """One whose candidates are of two minds."""
+    return searching(scorer, SCRIPT)
 
 
 def text_of(inner: Inner, choice: int = 0) -> str:
@@ -422,6 +433,16 @@ async def test_a_padded_search_looks_alike_whatever_the_question(
     assert seen[0] == seen[1]
 
 
+async def test_a_padded_search_holds_its_answer_back(enclave: Enclave) -> None:
+    """SECURITY: with ``ms`` in its budget, what was spent early leaves no earlier."""
+    clock = asyncio.get_running_loop().time
+    begun_s = clock()
+    budget = {"policy_tokens": 8, "ms": 150}
+    inner = await enclave.ask(CHAT | scaling("majority", 2, pad_to_budget=True, budget=budget))
+    assert inner.status == 200
+    assert clock() - begun_s >= 0.15
+
+
 async def test_an_unpadded_search_does_tell(enclave: Enclave) -> None:
     """Which is why there is something to pad."""
     sizes = []
@@ -540,6 +561,73 @@ async def test_there_is_one_seed(enclave: Enclave) -> None:
     text = await enclave.ask(TEXT | {"seed": 3} | scaling("majority", 2), **TEXTS)
     assert text.status == 200
     assert enclave.engine.trees[-1].request.key == sampling_key(3)
+
+
+# --- Whatever comes -----------------------------------------------------------------------------------------
+
+WISHES = st.fixed_dictionaries(
+    {"strategy": st.sampled_from(STRATEGIES)},
+    optional={
+        "n": st.integers(1, 13),
+        "k": st.integers(1, 5),
+        "budget": st.fixed_dictionaries(
+            {},
+            optional={
+                "policy_tokens": st.integers(1, 60),
+                "total_flops": st.floats(0.001, 1e24) | st.just(1e6),
+                "ms": st.integers(1, 40),
+            },
+        ),
+        "aggregate": st.sampled_from(AGGREGATES),
+        "stop": st.fixed_dictionaries(
+            {"kind": st.sampled_from(STOP_KINDS)},
+            optional={"p": st.floats(0.4, 1.0), "window": st.integers(1, 12)},
+        ),
+        "answer": st.fixed_dictionaries(
+            {},
+            optional={
+                "extract": st.sampled_from(EXTRACTS),
+                "field": st.text(max_size=6),
+                "equivalence": st.sampled_from(EQUIVALENCES),
+            },
+        ),
+        "seed": st.integers(-5, 5),
+        "pad_to_budget": st.booleans(),
+        "return": st.sampled_from(RETURNS),
+        "balance": st.floats(5e-324, 100),
+        "branching": st.integers(1, 12),
+        "experimental": st.booleans(),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    wish=WISHES,
+    more=st.fixed_dictionaries({}, optional={"n": st.integers(1, 4), "max_tokens": st.integers(1, 20)}),
+    said=st.lists(st.sampled_from(["The answer is: 7", "a\n\nb\n", "", "\\boxed{1/0}", ENDLESS]), min_size=1),
+    where=st.sampled_from([(CHAT, {}), (TEXT, TEXTS), (RESPONSE, RESPONSES)]),
+)
+def test_whatever_is_wished_for_is_answered_or_refused_by_name(
+    scorer: ScriptedScorer,
+    wish: dict[str, object],
+    more: dict[str, object],
+    said: list[str],
+    where: tuple[dict[str, object], dict[str, str]],
+) -> None:
+    """No combination is an internal error, spends more than it may, or leaves a search open."""
+    body, path = where
+    extra = {name: value for name, value in more.items() if path != RESPONSES}
+    enclave = searching(scorer, answers(*said))
+    inner = asyncio.run(enclave.ask(body | extra | {"scaling": wish}, **path))
+    if inner.status == 400:
+        assert inner.error()["param"], inner.body
+    else:
+        assert inner.status == 200, (inner.body, wish)
+        report = inner.json()["x_report"]
+        bound = report["budget"]["policy_tokens"]
+        assert report["spent"]["policy_tokens"] <= bound <= 400
+    assert all(tree.closed for tree in enclave.engine.trees)
 
 
 # --- Refusals -----------------------------------------------------------------------------------------------
