@@ -2,6 +2,7 @@
 """Searches from outside: command line and SDK against the running appliance, receipts and replays included."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,25 @@ def test_the_sdk_searches_unchanged(appliance: Appliance) -> None:
         ]
         (found,) = [report for report in reports if report is not None]
         assert found.strategy == "majority"
+
+
+def test_the_guides_programs_run(appliance: Appliance, tmp_path: Path) -> None:
+    """What the developer's guide shows under "Better answers" does what it says."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "developer.md").read_text()
+    section = page.partition("\n## Better answers\n")[2].partition("\n## ")[0]
+    ask, padded, keep = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    with appliance.client() as client:
+        names: dict[str, Any] = {
+            "client": client,
+            "messages": [{"role": "user", "content": QUESTION}],
+            "json": json,
+            "path": tmp_path / "search.json",
+        }
+        exec(ask.replace('"n": 16', '"n": 4, "return": "all"'), names)  # noqa: S102 - our own page.
+        exec(keep, names)  # noqa: S102
+        exec(padded, names)  # noqa: S102
+        assert not failed(replay_search(SearchFile.parse(names["path"].read_bytes()), None))
+        create: Any = client.openai().chat.completions.create
+        scaling = names["scaling"] | {"n": 2, "budget": {"policy_tokens": 200}}
+        answer = create(model="default", messages=names["messages"], extra_body={"scaling": scaling})
+        assert answer.usage.completion_tokens == 200
