@@ -43,14 +43,23 @@ class Reading:
         return self
 
     def release(self) -> None:
-        """Give it up."""
+        """Give it up, and with it the places before it that nobody holds otherwise."""
+        at: Reading | None = self
+        while at is not None:
+            at = at.let_go()
+
+    def let_go(self) -> "Reading | None":
+        """Count one holder less; the place before, if this one is gone and so holds it no longer.
+
+        For :meth:`release`, which else would go as deep as a text is long.
+        """
         self._n_holders -= 1
         if self._n_holders:
-            return
+            return None
         self._branch.prune()
         if self._parent is not None:
             self._parent.forget(self)
-            self._parent.release()
+        return self._parent
 
     def forget(self, child: "Reading") -> None:
         """Let nobody find this child any more."""
@@ -60,16 +69,16 @@ class Reading:
         """What the scorer would read of steps that go on from here."""
         return self._branch.n_tokens(*steps)
 
-    def known(self, steps: Steps) -> "Reading | None":
-        """A child on the way of who goes on with these steps."""
-        return next((child for own, child in self._children.items() if steps[: len(own)] == own), None)
-
     def locate(self, steps: Steps) -> "tuple[Reading, Steps]":
         """The furthest place that is there on the way of these steps, and the steps that follow it."""
         at = self
-        while (child := at.known(steps)) is not None:
+        while (child := at.find(steps)) is not None:
             at, steps = child, steps[len(child.steps) :]
         return at, steps
+
+    def find(self, steps: Steps) -> "Reading | None":
+        """A child on the way of who goes on with these steps."""
+        return next((child for own, child in self._children.items() if steps[: len(own)] == own), None)
 
     async def read(self, steps: Steps) -> "Reading":
         """Read steps that nobody has read here; the new place is held once.
@@ -97,16 +106,20 @@ def affordable(wanted: Sequence[tuple[Reading, Steps]], n_tokens: int) -> list[b
         n_tokens: Most that the scorer may read.
     """
     served: list[bool] = []
-    seen: set[tuple[int, Steps]] = set()
+    # The places that there will be, by number, and how they are reached. Time and memory are linear in the texts.
+    coming: dict[tuple[int, str], int] = {}
     for reading, steps in wanted:
         at, rest = reading.locate(steps)
-        heads = [(id(at), rest[: count + 1]) for count in range(len(rest))]
-        known = sum(head in seen for head in heads)
+        place, known = id(at), 0
+        while known < len(rest) and (place, rest[known]) in coming:
+            place = coming[place, rest[known]]
+            known += 1
         price = at.n_tokens(rest) - at.n_tokens(rest[:known])
         served.append(price <= n_tokens)
         if served[-1]:
             n_tokens -= price
-            seen.update(heads)
+            for step in rest[known:]:
+                place = coming.setdefault((place, step), -len(coming) - 1)
     return served
 
 
@@ -125,7 +138,8 @@ async def read_on(wanted: Sequence[tuple[Reading, Steps]]) -> list[Reading | Non
     ends: list[Reading | None] = [None] * len(wanted)
     groups: dict[int, tuple[Reading, list[tuple[int, Steps]]]] = {}
     for index, (reading, steps) in enumerate(wanted):
-        groups.setdefault(id(reading), (reading, []))[1].append((index, steps))
+        at, rest = reading.locate(steps)
+        groups.setdefault(id(at), (at, []))[1].append((index, rest))
     try:
         await together([_grow(reading, lines, ends) for reading, lines in groups.values()])
     except BaseException:
@@ -137,7 +151,7 @@ async def read_on(wanted: Sequence[tuple[Reading, Steps]]) -> list[Reading | Non
 
 
 async def _grow(at: Reading, lines: Sequence[tuple[int, Steps]], ends: list[Reading | None]) -> None:
-    """Go on from one place with all who stand there."""
+    """Go on from one place with all who stand there and say what nobody has said there before."""
     groups: dict[str, list[tuple[int, Steps]]] = {}
     for index, steps in lines:
         if steps:
@@ -150,14 +164,12 @@ async def _grow(at: Reading, lines: Sequence[tuple[int, Steps]], ends: list[Read
 async def _follow(at: Reading, lines: Sequence[tuple[int, Steps]], ends: list[Reading | None]) -> None:
     """Read the steps that some lines have in common, then go on."""
     common = _common([steps for _, steps in lines])
-    child = at.known(common)
     try:
-        child = await at.read(common) if child is None else child.hold()
+        child = await at.read(common)
     except ContextOverflow:
         return
     try:
-        read = len(child.steps)
-        await _grow(child, [(index, steps[read:]) for index, steps in lines], ends)
+        await _grow(child, [(index, steps[len(common) :]) for index, steps in lines], ends)
     finally:
         child.release()
 

@@ -89,6 +89,19 @@ def test_what_is_affordable_costs_no_more_than_there_is(
     asyncio.run(go())
 
 
+async def test_a_long_way_is_given_up_as_well() -> None:
+    """Text of a thousand one-letter steps is no trouble."""
+    root, scorer = _tree(room=10_000)
+    at = root
+    for _ in range(3000):
+        (place,) = await read_on([(at, ("a",))])
+        assert place is not None
+        at.release()
+        at = place
+    at.release()
+    assert scorer.costs.alive["scorer"] == 0
+
+
 async def test_who_does_not_fit_has_no_place_and_others_have() -> None:
     """A line that is too long for the scorer takes nobody with it, and leaves nothing."""
     root, scorer = _tree(room=6)
