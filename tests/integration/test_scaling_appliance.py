@@ -4,6 +4,7 @@
 The words mean nothing, but lines, scores, votes, trees and receipts are real.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -160,6 +161,45 @@ def test_responses_search_too(sdk: openai.OpenAI) -> None:
         gathered = stream.get_final_response()
     assert gathered.output_text == whole.output_text
     assert report_of(whole).strategy == "weighted"
+
+
+def test_documents_vote_by_what_they_say(sdk: openai.OpenAI) -> None:
+    """Every candidate keeps to the schema, and equal documents are one answer, or equal members."""
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 2]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "found", "schema": schema}}
+    asked: Any = {"model": TINY, "messages": MESSAGES, "max_tokens": 40, "seed": 7, "response_format": form}
+    for answer, keys in (({}, {"json"}), ({"answer": {"field": "n"}}, {"number"})):
+        found = sdk.chat.completions.create(
+            **asked, extra_body={"scaling": {"strategy": "majority", "n": 6, "return": "all", **answer}}
+        )
+        report = report_of(found)
+        assert len(report.votes) <= 2
+        transcript = transcript_from_json(report.transcript)
+        assert {vote.key.partition(":")[0] for vote in transcript.selection.votes} == keys
+        for choice in found.choices:
+            if choice.finish_reason == "stop":
+                assert json.loads(choice.message.content or "")["n"] in {1, 2}
+
+
+def test_a_single_answer_may_call_tools(sdk: openai.OpenAI) -> None:
+    """The candidate is read as any answer is; several cannot be compared."""
+    tools: Any = [
+        {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+    ]
+    asked: Any = {"model": TINY, "messages": MESSAGES, "max_tokens": 50, "seed": 7, "tools": tools}
+    asked["tool_choice"] = "required"
+    plain = sdk.chat.completions.create(**asked)
+    single = sdk.chat.completions.create(**asked, extra_body={"scaling": {"strategy": "single"}})
+    assert (plain.choices[0].message.tool_calls is None) == (single.choices[0].message.tool_calls is None)
+    assert single.choices[0].finish_reason == plain.choices[0].finish_reason
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.chat.completions.create(**asked, extra_body={"scaling": {"strategy": "majority", "n": 2}})
+    assert refused.value.param == "tools"
 
 
 def test_best_of_is_judged_by_the_scorer(sdk: openai.OpenAI) -> None:
