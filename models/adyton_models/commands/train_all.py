@@ -10,12 +10,12 @@ from adyton_models.progress import ProgressBar
 from adyton_protocol.errors import ConfigError
 
 _ALL: Final = """\
-Make every shipped file from nothing: generator, samples of it, scorer with its adapter, a scorer from rollouts,
-student, measurements and cards. Each stage is a command that can be run by hand; what is done is marked in
-DIR/done/, and --resume goes on where a run was interrupted.
+Make every shipped file from nothing: generator, scorer with its adapter, student, the trained reward models that
+the scorer is compared with, measurements and cards. Each stage is a command that can be run by hand; what is
+done is marked in DIR/done/, and --resume goes on where a run was interrupted.
 
   small     miniature versions in a few minutes on two cores, through the same code and the same checks
-  shipped   the real ones, in about three hours on two cores"""
+  shipped   the real ones, in four to five hours on two cores"""
 _ALL_EXAMPLES: Final = """\
   adyton-models train all --budget small --out all
   adyton-models train all --budget shipped --out shipped-run --resume"""

@@ -10,7 +10,7 @@ from adyton_models.flops import SolutionSize, flops_share
 from adyton_models.tokenizer import Tokenizer
 from adyton_models.training.architecture import Shape
 from adyton_models.training.budgeted import read_weights
-from adyton_models.training.pipeline import GENERATOR, ROLLOUT_SCORER, STUDENT, TAG_SCORER, Budget
+from adyton_models.training.pipeline import GENERATOR, ROLLOUT_SCORER, SCORER, STUDENT, TAG_SCORER, Budget
 
 _RUNS = {
     "tag": "tags, generator's size",
@@ -81,7 +81,7 @@ def _scorer_lines(document: dict[str, Any]) -> list[str]:
 def trade_off(out: Path) -> list[dict[str, Any]]:
     """Every scorer of a run: what it costs against the generator, and how well it tells validation lines apart.
 
-    Tag scorers are measured in PyTorch at the end of their training, the likelihood on held-out problems as it is
+    Tag scorers are measured in PyTorch at the end of their training, likelihoods on held-out problems as they are
     served. All AUCs are over lines up to the first wrong one.
     """
     shapes = {
@@ -89,12 +89,13 @@ def trade_off(out: Path) -> list[dict[str, Any]]:
     }
     vocabulary = len(Tokenizer())
     rows = []
-    if (heldout := _printed(out, "judge-heldout")) is not None:
-        for name, share in (
-            ("likelihood, beside the generator", 0.0),
-            ("likelihood", heldout["flops_share"]),
-        ):
-            rows.append({"scorer": name, "flops_share": share, "step_auc": heldout["step_auc"]["value"]})
+    own, heldout = (_printed(out, f"judge-{label}") for label in ("own", "heldout"))
+    for name, share, judged in (
+        ("the generator's own likelihood, kept while it writes", 0.0, own),
+        ("the same as a pass of its own", own["flops_share"], own),
+        ("likelihood of a small model that was trained for longer", heldout["flops_share"], heldout),
+    ):
+        rows.append({"scorer": name, "flops_share": share, "step_auc": judged["step_auc"]["value"]})
     for run, name in _RUNS.items():
         share = flops_share(shapes[run], shapes["generator"], [_TYPICAL], vocabulary=vocabulary)
         rows.append({"scorer": name, "flops_share": round(share, 4), "step_auc": _last(out, run)["auc"]})
@@ -117,6 +118,7 @@ def _documents(budget: Budget, out: Path) -> dict[str, dict[str, Any]]:
     }
     runs = {
         GENERATOR: ("generator", budget.generator_minutes),
+        SCORER: ("scorer", budget.scorer_minutes),
         TAG_SCORER: ("tag", budget.tag_minutes),
         ROLLOUT_SCORER: ("price-rollouts", budget.rollout_minutes),
         STUDENT: ("student", budget.student_minutes),
@@ -139,8 +141,8 @@ def _documents(budget: Budget, out: Path) -> dict[str, dict[str, Any]]:
             f"{budget.max_steps} operations and numbers from 0 to 199",
         }
     documents[GENERATOR]["accuracy"] = _printed(out, "eval-generator")
-    documents[GENERATOR]["judged"] = judged
-    documents[TAG_SCORER]["trade_off"] = trade_off(out)
+    documents[SCORER]["judged"] = judged
+    documents[SCORER]["trade_off"] = trade_off(out)
     documents[ROLLOUT_SCORER]["label_noise"] = _printed(out, "rollouts")
     documents[ROLLOUT_SCORER]["with_checker_labels"] = _last(out, "price-checker")
     return documents
@@ -159,7 +161,8 @@ def write_cards(budget: Budget, out: Path) -> list[Path]:
             "",
         ]
         if "accuracy" in document:
-            lines += [*_generator_lines(document), "", "## As a scorer, by the likelihood of each line", ""]
+            lines += _generator_lines(document)
+        elif "judged" in document:
             lines += _scorer_lines(document)
         else:
             end = ", ".join(f"{key} {value}" for key, value in document["end_of_training"].items())

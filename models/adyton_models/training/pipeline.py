@@ -20,7 +20,9 @@ from adyton_protocol.errors import ConfigError
 
 GENERATOR: Final = "adyton-words-3m"
 SCORER: Final = "adyton-words-scorer"
-"""The adapter by which the generator's own file judges, by the likelihood of each line."""
+"""A small model of the same task, trained for longer than the generator; judges by the likelihood of each line."""
+OWN_LIKELIHOOD: Final = "adyton-words-likelihood"
+"""The adapter by which the generator's own file judges; the peer of every scorer."""
 TAG_SCORER: Final = "adyton-words-scorer-tag"
 ROLLOUT_SCORER: Final = "adyton-words-scorer-mc"
 STUDENT: Final = "adyton-words-student"
@@ -31,18 +33,17 @@ class Budget:
     """Minutes and sizes of a run; everything else is the same for all budgets."""
 
     generator_minutes: float
+    scorer_minutes: float
     tag_minutes: float
     quarter_minutes: float
     rollout_minutes: float
-    small_minutes: float
-    """Of a slice of the generator that learns the task again, before it becomes the student."""
     student_minutes: float
     generator: tuple[str, ...]
     """Options that set the generator's size."""
+    scorer: tuple[str, ...]
+    """Options that set the scorer's size and its rates."""
     quarter: tuple[str, ...]
     """Options that set the size of the tag scorer that starts from nothing."""
-    sliced: tuple[str, ...]
-    """Options that set the student's size."""
     max_steps: int
     samples: int
     """Training problems that the generator solves for the scorer, four times each."""
@@ -56,18 +57,21 @@ class Budget:
 BUDGETS: Final[dict[str, Budget]] = {
     "small": Budget(
         generator_minutes=4.0,
+        scorer_minutes=1.5,
         tag_minutes=0.3,
         quarter_minutes=0.3,
         rollout_minutes=0.2,
-        small_minutes=0.2,
         student_minutes=0.2,
         # Small batches: in two minutes the number of updates counts, not how exact each is.
         generator=(
             *("--width", "128", "--layers", "2", "--heads", "4", "--feed-forward", "256"),
             *("--batch-tokens", "512"),
         ),
+        scorer=(
+            *("--width", "128", "--layers", "2", "--heads", "4", "--feed-forward", "64"),
+            *("--batch-tokens", "512"),
+        ),
         quarter=("--width", "128", "--layers", "2", "--heads", "4", "--feed-forward", "64"),
-        sliced=("--width", "64", "--feed-forward", "64"),
         max_steps=1,
         samples=64,
         rollouts=8,
@@ -77,14 +81,17 @@ BUDGETS: Final[dict[str, Budget]] = {
     ),
     "shipped": Budget(
         generator_minutes=62,
+        scorer_minutes=112,
         tag_minutes=32,
         quarter_minutes=21,
         rollout_minutes=4,
-        small_minutes=15,
         student_minutes=8,
         generator=(),
+        scorer=(
+            *("--width", "128", "--layers", "5", "--heads", "4", "--feed-forward", "160"),
+            *("--learning-rate", "0.45", "--decay-from", "0.26", "--hold-planted", "0.8"),
+        ),
         quarter=(),
-        sliced=("--width", "160", "--feed-forward", "128"),
         max_steps=10,
         samples=700,
         rollouts=150,
@@ -120,10 +127,28 @@ def stages(budget: Budget, out: Path) -> Iterator[Stage]:
         target = ("--out", str(out / f"{name}.gguf"), "--name", name, "--description", description)
         return Stage(name=f"export-{name}", arguments=("export", checkpoint, *target))
 
-    def judge(*problems: str, label: str) -> Stage:
-        scorer = ("--scorer", str(out / f"{GENERATOR}.gguf"), "--adapter", str(out / f"{SCORER}.toml"))
-        model = ("--model", str(out / f"{GENERATOR}.gguf"), "--samples", "2")
-        return Stage(name=f"judge-{label}", arguments=("eval", *scorer, *model, *problems, "--json"))
+    def adapter(name: str, model: str) -> Stage:
+        scorer = ("--scorer", str(out / f"{model}.gguf"), "--out", str(out / f"{name}.toml"))
+        return Stage(
+            name=f"adapter-{name}",
+            arguments=(
+                *(
+                    "adapter",
+                    *scorer,
+                    "--model",
+                    str(out / f"{GENERATOR}.gguf"),
+                    "--n",
+                    str(budget.validation),
+                ),
+                *("--convention", str(default_catalog().parent / "adapters" / "likelihood.toml")),
+                *(("--steps", "1") if budget.max_steps == 1 else ()),
+            ),
+        )
+
+    def judge(name: str, model: str, *problems: str, label: str) -> Stage:
+        scorer = ("--scorer", str(out / f"{model}.gguf"), "--adapter", str(out / f"{name}.toml"))
+        generator = ("--model", str(out / f"{GENERATOR}.gguf"), "--samples", "2")
+        return Stage(name=f"judge-{label}", arguments=("eval", *scorer, *generator, *problems, "--json"))
 
     yield train("generator", "generator", budget.generator_minutes, *budget.generator, *steps, *team)
     yield export(GENERATOR, generator, "Solves arithmetic word problems step by step.")
@@ -137,19 +162,15 @@ def stages(budget: Budget, out: Path) -> Iterator[Stage]:
             "--json",
         ),
     )
-    yield Stage(
-        name="adapter",
-        arguments=(
-            *("adapter", "--scorer", str(out / f"{GENERATOR}.gguf"), "--out", str(out / f"{SCORER}.toml")),
-            *("--model", str(out / f"{GENERATOR}.gguf"), "--n", str(budget.validation)),
-            *("--convention", str(default_catalog().parent / "adapters" / "likelihood.toml")),
-            *(("--steps", "1") if budget.max_steps == 1 else ()),
-        ),
-    )
-    yield judge(*_problems(budget), label="heldout")
+    yield adapter(OWN_LIKELIHOOD, GENERATOR)
+    yield judge(OWN_LIKELIHOOD, GENERATOR, *_problems(budget), label="own")
+    yield train("generator", "scorer", budget.scorer_minutes, *budget.scorer, *steps, *team)
+    yield export(SCORER, str(out / "scorer" / "checkpoint.pt"), "Judges lines by how likely it finds them.")
+    yield adapter(SCORER, SCORER)
+    yield judge(SCORER, SCORER, *_problems(budget), label="heldout")
     if budget.max_steps > 1:
-        yield judge("--set", "ood", label="ood")
-        yield judge("--set", "handwritten", label="handwritten")
+        yield judge(SCORER, SCORER, "--set", "ood", label="ood")
+        yield judge(SCORER, SCORER, "--set", "handwritten", label="handwritten")
     yield Stage(
         name="sample",
         arguments=("sample", generator, "--out", samples, "--n", str(budget.samples), *steps),
@@ -180,10 +201,7 @@ def stages(budget: Budget, out: Path) -> Iterator[Stage]:
         yield train("scorer", f"price-{labels}", minutes, *rolled, *whole, "--labels", labels, *team)
     rolled_out = str(out / "price-rollouts" / "checkpoint.pt")
     yield export(ROLLOUT_SCORER, rolled_out, "Judges lines; learnt from rollouts.")
-    sliced = str(out / "sliced.pt")
-    yield Stage(name="slice", arguments=("slice", generator, "--out", sliced, *budget.sliced))
-    yield train("generator", "small", budget.small_minutes, "--start-from", sliced, *steps, *team)
-    student = ("--teacher", generator, "--start-from", str(out / "small" / "checkpoint.pt"))
+    student = ("--teacher", generator, "--start-from", str(out / "scorer" / "checkpoint.pt"))
     yield train("student", "student", budget.student_minutes, *student, "--threads", "1")
     yield export(STUDENT, str(out / "student" / "checkpoint.pt"), "Imitates the generator, for validation.")
 

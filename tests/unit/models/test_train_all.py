@@ -16,6 +16,7 @@ from adyton_models.scoring import ScorerRunner  # noqa: E402
 from adyton_models.training.pipeline import (  # noqa: E402
     BUDGETS,
     GENERATOR,
+    OWN_LIKELIHOOD,
     ROLLOUT_SCORER,
     SCORER,
     STUDENT,
@@ -36,18 +37,20 @@ def test_the_small_budget_makes_every_file_and_they_pass_the_checks(tmp_path: Pa
     """Files load, have an identity, keep their golden vectors; accuracy is above chance; a second run does nothing."""
     out = tmp_path / "all"
     printed = adyton_models("train", "all", "--budget", "small", "--out", str(out))
-    for name in (GENERATOR, TAG_SCORER, ROLLOUT_SCORER, STUDENT):
+    for name in (GENERATOR, SCORER, TAG_SCORER, ROLLOUT_SCORER, STUDENT):
         assert read_files(out / f"{name}.gguf")
         card = json.loads((out / f"{name}.card.json").read_text())
         assert card["size_bytes"] == (out / f"{name}.gguf").stat().st_size
         assert f"{name}.card.md" in printed
-    with ScorerRunner(out / f"{GENERATOR}.gguf", out / f"{SCORER}.toml") as runner:
-        runner.check_golden()
+    for model, adapter in ((GENERATOR, OWN_LIKELIHOOD), (SCORER, SCORER)):
+        with ScorerRunner(out / f"{model}.gguf", out / f"{adapter}.toml") as runner:
+            runner.check_golden()
     measured = json.loads((out / "done" / "eval-generator.json").read_text())["printed"]
     # Answers lie between 0 and 199: guessing gives half a percent.
     assert measured["overall"]["accuracy"] > 0.02
-    judged = json.loads((out / "done" / "judge-heldout.json").read_text())["printed"]
-    assert judged["step_auc"]["value"] > 0.5
+    for label in ("own", "heldout"):
+        judged = json.loads((out / "done" / f"judge-{label}.json").read_text())["printed"]
+        assert judged["step_auc"]["value"] > 0.5
     marks = {path: path.stat().st_mtime_ns for path in (out / "done").iterdir()}
     assert len(marks) == len(list(stages(BUDGETS["small"], out)))
     adyton_models("train", "all", "--budget", "small", "--out", str(out), "--resume")
