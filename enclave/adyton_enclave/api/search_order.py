@@ -227,9 +227,7 @@ def _rule(strategy: Strategy, call: ScalingCall, k: int, *, document: bool) -> S
     answer = call.answer
     if answer is None:
         answer = _WHOLE_DOCUMENT if document else AnswerRule()
-    # Of attempts that learn from one another only the best was ever meant to be kept.
-    method = "best-of-n" if strategy == "refine" else method_of(strategy)
-    rule = SelectionRule(method=method, k=k, answer=answer)
+    rule = SelectionRule(method=method_of(strategy), k=k, answer=answer)
     return rule if call.aggregate is None else replace(rule, aggregate=call.aggregate)
 
 

@@ -112,4 +112,7 @@ def _with(plan: Plan, strategy: Strategy, n: int, stop: StopKind) -> Plan:
 
 def method_of(strategy: Strategy) -> Method:
     """How a strategy chooses in the end: searches over trees by a weighted vote."""
+    # Of attempts that learn from one another only the best was ever meant to be kept.
+    if strategy == "refine":
+        return "best-of-n"
     return next((method for method in METHODS if method == strategy), "weighted")
