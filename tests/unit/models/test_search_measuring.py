@@ -40,7 +40,9 @@ def _short(n: int) -> list[Asked]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["majority-5", "weighted-4", "rpc-4", "best-of-n-4", "bom-4"])
+@pytest.mark.parametrize(
+    "name", ["majority-5", "majority-6+esc", "weighted-6+beta", "weighted-4", "rpc-4", "best-of-n-4", "bom-4"]
+)
 def test_a_pool_stands_for_the_search_itself(searcher: Searcher, name: str) -> None:
     """Answer, tokens of both models and FLOPs are those of the search as it is served, to the last digit."""
     spec = read_spec(name)
