@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--noisy-scorer", metavar="GGUF:ADAPTER", help="a scorer with noisy labels, for the stage `noisy`")
     add("--problems", type=int, default=2000, help="held out (default: %(default)s)")
     add("--noisy-problems", type=int, default=500, help="for the stage `noisy` (default: %(default)s)")
-    add("--ood-problems", type=int, default=400, help="of other kinds (default: %(default)s)")
+    add("--ood-problems", type=int, default=100, help="of other kinds (default: %(default)s)")
     add("--width-problems", type=int, default=100, help="for the other trees (default: %(default)s)")
     add("--timed-problems", type=int, default=8, help="searched one at a time (default: %(default)s)")
     add("--seeds", type=int, default=3, help="(default: %(default)s)")

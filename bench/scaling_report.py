@@ -224,10 +224,31 @@ def table(document: Mapping[str, Any]) -> str:
     if document["timing"]:
         lines += ["", "one search at a time"]
         lines += [f"{row['search']:22} {row['mean_s']:8.3f} s" for row in document["timing"]]
+    if document["bands"]:
+        lines += [
+            "",
+            "weighted-16 less majority-16, by how hard problems are and by kind",
+            *map(_band, document["bands"]),
+        ]
+    if document["behaviours"]:
+        lines += ["", "published behaviours, in points"]
+        lines += [
+            f"  {name.replace('_', ' '):60} {100 * value:+.2f}"
+            for name, value in document["behaviours"].items()
+        ]
     lines += ["", "auto: " + ", ".join(f"{name} is {spec}" for name, spec in document["auto"].items())]
     for title, key in (("targets", "targets"), ("the same out of distribution", "ood_targets")):
         lines += ["", title, *map(_target, document.get(key, ()))]
     return "\n".join(lines)
+
+
+def _band(row: Mapping[str, Any]) -> str:
+    gain = row["difference"]
+    low, high = gain["ci95"]
+    return (
+        f"  {row['part']:34} {row['majority-16']:7.1%} {row['weighted-16']:7.1%} {100 * gain['value']:+7.2f} points "
+        f"[{100 * low:+.2f}, {100 * high:+.2f}], {row['runs']} runs"
+    )
 
 
 def _target(row: Mapping[str, Any]) -> str:
