@@ -13,15 +13,13 @@ Usage: ``python bench/candidates.py [--n 16] [--problems 8] [--rounds 3]``
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
-from search_engine import RESULTS, Ready, machine, search_engine, write
+from search_engine import RESULTS, Ready, machine, new_parser, publish, search_engine
 from tqdm import tqdm
 
 from adyton_enclave.engine import GenerationRequest, TextDelta
@@ -225,19 +223,12 @@ def table(document: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = new_parser(__doc__ or "", RESULTS / "candidates.json", cells=32_768)
     add = parser.add_argument
-    add("--model", help="a name in the catalog that has a scorer; its default otherwise")
     add("--n", type=int, default=16, help="candidates")
     add("--problems", type=int, default=8, help="held-out problems")
     add("--examples", type=int, default=0, help="other problems that stand before each, for longer prompts")
     add("--rounds", type=int, default=3, help="of each way on each problem; the best time counts")
-    add("--threads", type=int, default=0, help="compute threads; 0 is all cores but one")
-    add("--cells", type=int, default=32_768, help="KV cells of each model")
-    add("--output", type=Path, default=RESULTS / "candidates.json", help="results")
-    add("--json", action="store_true", help="print the results as JSON and nothing else")
     return parser
 
 
@@ -254,8 +245,7 @@ def main() -> int:
     ) as ready:
         document["model"] = ready.generator
         document["problems"] = asyncio.run(measure(ready, arguments))
-    write(document, arguments.output)
-    print(json.dumps(document) if arguments.json else f"{table(document)}\nwritten: {arguments.output}")
+    publish(document, arguments, table)
     return 0
 
 

@@ -14,15 +14,13 @@ Usage: ``python bench/fairness.py [--rounds 5] [--seconds 20] [--strategy rebase
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from search_engine import RESULTS, Ready, machine, search_engine, write
+from search_engine import RESULTS, Ready, machine, new_parser, publish, search_engine
 from tqdm import tqdm
 
 from adyton_enclave.engine import TextDelta
@@ -204,27 +202,20 @@ def table(document: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = new_parser(__doc__ or "", RESULTS / "fairness.json", cells=16_384)
     add = parser.add_argument
-    add("--model", help="a name in the catalog that has a scorer; its default otherwise")
     add("--strategy", choices=sorted(strategies.RUNS), default="rebase", help="what the searches do")
     add("--width", type=int, default=64, help="candidates of a search")
     add("--searches", type=int, default=1, help="searches at a time")
     add("--streams", type=int, default=8, help="ordinary streams")
     add("--rounds", type=int, default=5, help="each measures the three phases once")
     add("--seconds", type=float, default=20.0, help="of a phase")
-    add("--threads", type=int, default=0, help="compute threads; 0 is all cores but one")
-    add("--cells", type=int, default=16_384, help="KV cells of each model")
     add(
         "--clock",
         choices=list(CLOCKS),
         default="wall",
         help="cpu: of this process, where the machine does more",
     )
-    add("--output", type=Path, default=RESULTS / "fairness.json", help="results")
-    add("--json", action="store_true", help="print the results as JSON and nothing else")
     return parser
 
 
@@ -249,8 +240,7 @@ def main() -> int:
         seen["both"]["p99_ms"] / seen["streams"]["p99_ms"] for seen in document["rounds"]
     ]
     document["met"] = statistics.median(document["p99_ratios"]) <= TARGET
-    write(document, arguments.output)
-    print(json.dumps(document) if arguments.json else f"{table(document)}\nwritten: {arguments.output}")
+    publish(document, arguments, table)
     return 0
 
 

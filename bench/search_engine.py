@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The default generator and its scorer on one engine in this process, as the enclave has them, for searches."""
 
+import argparse
 import json
 import os
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from adyton_enclave.engine import (
     Engine,
@@ -122,10 +123,33 @@ def machine() -> dict[str, object]:
     return {"cpu_count": os.cpu_count(), "load_before": os.getloadavg()[0]}
 
 
-def write(document: dict[str, object], path: Path) -> None:
-    """Leave results as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+def new_parser(doc: str, output: Path, *, cells: int) -> argparse.ArgumentParser:
+    """What the command lines of these benches have in common.
+
+    Args:
+        doc: Of the module; its first line describes the bench.
+        output: Where results go.
+        cells: KV cells of each model.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc.split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", help="a name in the catalog that has a scorer; its default otherwise")
+    add("--threads", type=int, default=0, help="compute threads; 0 is all cores but one")
+    add("--cells", type=int, default=cells, help="KV cells of each model")
+    add("--output", type=Path, default=output, help="results")
+    add("--json", action="store_true", help="print the results as JSON and nothing else")
+    return parser
+
+
+def publish(
+    document: dict[str, Any], arguments: argparse.Namespace, table: Callable[[dict[str, Any]], str]
+) -> None:
+    """Leave results as JSON, and print them as asked for."""
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(document) if arguments.json else f"{table(document)}\nwritten: {arguments.output}")
 
 
 def _spec(model: CatalogModel) -> ModelSpec:

@@ -69,6 +69,18 @@ def configuration(extra: str = "", model_extra: str = "") -> Configuration:
 
 
 IDENTITY = Digest("sha256:" + "1" * 64)
+JUDGE = Digest("sha256:" + "2" * 64)
+"""Identity of the scorer of :data:`JUDGE_MODEL`."""
+JUDGE_MODEL = f"""[[model]]
+name = "judge"
+role = "scorer"
+path = "judge.gguf"
+content = "{"sha256:" + "b" * 64}"
+weights = "{"sha256:" + "c" * 64}"
+adapter = "judge.toml"
+adapter_digest = "{"sha256:" + "d" * 64}"
+n_ctx = 256
+"""
 CONTENT = Digest("sha256:" + "c" * 64)
 
 

@@ -15,14 +15,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from scripted_answers import ENDLESS, Script, ScriptedScorer, answers
-from unit.enclave.harness import CHAT, Enclave, FakeEngine, FakeModel, Inner, call
+from unit.enclave.harness import CHAT, JUDGE, JUDGE_MODEL, Enclave, FakeEngine, FakeModel, Inner, call
 
 from adyton_enclave.api.effort import HEAD_BYTES, pad_document, pad_events
 from adyton_enclave.api.scaling_request import RETURNS
 from adyton_enclave.engine import sampling_key
 from adyton_enclave.scaling.plan import STOP_KINDS, STRATEGIES
 from adyton_protocol.answers.rule import EQUIVALENCES, EXTRACTS
-from adyton_protocol.digests import Digest
 from adyton_protocol.errors import OutOfMemory, ReceiptError
 from adyton_protocol.media import GATEWAY_PATH, TENANT_HEADER
 from adyton_protocol.scaling_replay import check_search, search_keys
@@ -30,22 +29,12 @@ from adyton_protocol.scaling_transcript import transcript_from_json
 from adyton_protocol.selection.aggregate import AGGREGATES
 from adyton_protocol.sse import SseSplitter, is_comment
 
-JUDGE = Digest("sha256:" + "2" * 64)
 JUDGE_TABLE = f"""
 [limits]
 max_search_width = 12
 max_search_tokens = 400
 max_tenant_searches = 2
-[[model]]
-name = "judge"
-role = "scorer"
-path = "judge.gguf"
-content = "{"sha256:" + "b" * 64}"
-weights = "{"sha256:" + "c" * 64}"
-adapter = "judge.toml"
-adapter_digest = "{"sha256:" + "d" * 64}"
-n_ctx = 256
-"""
+{JUDGE_MODEL}"""
 TEXT: dict[str, object] = {"model": "fake", "prompt": "say"}
 TEXTS = {"path": "/v1/completions"}
 RESPONSE: dict[str, object] = {"model": "fake", "input": "hello"}

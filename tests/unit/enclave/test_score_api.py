@@ -9,33 +9,23 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.enclave.harness import CHAT, IDENTITY, Enclave, FakeEngine, FakeModel
+from unit.enclave.harness import CHAT, IDENTITY, JUDGE, JUDGE_MODEL, Enclave, FakeEngine, FakeModel
 
 from adyton_enclave.api.score_request import MAX_SCORED_CHARS, parse_score_call
 from adyton_enclave.api.types import RequestLimits
 from adyton_enclave.config import parse_configuration
 from adyton_enclave.engine import Usage
 from adyton_enclave.scoring import ScoringTerms
-from adyton_protocol.digests import Digest, commitment_matches, jcs, opening_key
+from adyton_protocol.digests import commitment_matches, jcs, opening_key
 from adyton_protocol.errors import ConfigError, ContextOverflow, EngineError, InvalidRequest, QueueFull
 from adyton_protocol.receipt import SCORED_ANSWER_LABEL, SCORES_LABEL
 
 PATH = {"path": "/v1/score"}
 LIMITS = RequestLimits(max_candidates=1, max_prompts=1, max_steps=3)
-JUDGE = Digest("sha256:" + "2" * 64)
 JUDGE_TABLE = f"""
 [limits]
 max_steps = 3
-[[model]]
-name = "judge"
-role = "scorer"
-path = "judge.gguf"
-content = "{"sha256:" + "b" * 64}"
-weights = "{"sha256:" + "c" * 64}"
-adapter = "judge.toml"
-adapter_digest = "{"sha256:" + "d" * 64}"
-n_ctx = 256
-"""
+{JUDGE_MODEL}"""
 ASKED = {"model": "judge", "problem": "2 + 2 = ?", "steps": ["2 + 2 = 4", "The answer is: 5"]}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
