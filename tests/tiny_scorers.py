@@ -261,3 +261,23 @@ def golden_adapter(tiny: TinyScorer, path: Path) -> Path:
 
 
 CONVENTIONS = ("adyton-words-scorer", "math-shepherd", "rlhflow", "skywork", "qwen2.5-math-prm")
+
+
+def catalog_entry(scorer: TinyScorer, adapter: Path) -> str:
+    """The scorer, one with a head, as the model ``judge`` of a catalog beside its files."""
+    pin = scorer.spec().pin
+    assert scorer.head is not None
+    return f"""
+[[model]]
+name = "judge"
+role = "scorer"
+file = "{scorer.path.name}"
+content = "{pin.content}"
+weights = "{pin.weights}"
+license = "CC0-1.0"
+n_ctx = 512
+adapter = "judge.toml"
+adapter_digest = "{sha256_hex(adapter.read_bytes())}"
+head = "{scorer.head.name}"
+head_digest = "{sha256_hex(scorer.head.read_bytes())}"
+"""

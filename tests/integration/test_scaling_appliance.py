@@ -12,10 +12,9 @@ import openai
 import pytest
 from search_engines import END_ID, FIRST_BYTE_ID, GENERATOR, LANGUAGE
 from tiny_gguf import make_tiny_gguf
-from tiny_scorers import golden_adapter, make_scorer
+from tiny_scorers import catalog_entry, golden_adapter, make_scorer
 
 from adyton.search_report import SearchReport
-from adyton_protocol.digests import sha256_hex
 from adyton_protocol.scaling_replay import replay
 from adyton_protocol.scaling_transcript import transcript_from_json
 from appliance import Appliance, running
@@ -38,8 +37,6 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     model = make_tiny_gguf(directory / f"{GENERATOR}.gguf", ends=True, seed=3)
     scorer = make_scorer(directory, "skywork")
     adapter = golden_adapter(scorer, directory / "judge.toml")
-    pin = scorer.spec().pin
-    assert scorer.head is not None
     catalog = directory / "catalog.toml"
     catalog.write_text(
         f"""version = 1
@@ -52,19 +49,7 @@ license = "CC0-1.0"
 n_ctx = 512
 role = "generator"
 scorer = "judge"
-[[model]]
-name = "judge"
-role = "scorer"
-file = "{scorer.path.name}"
-content = "{pin.content}"
-weights = "{pin.weights}"
-license = "CC0-1.0"
-n_ctx = 512
-adapter = "judge.toml"
-adapter_digest = "{sha256_hex(adapter.read_bytes())}"
-head = "{scorer.head.name}"
-head_digest = "{sha256_hex(scorer.head.read_bytes())}"
-"""
+{catalog_entry(scorer, adapter)}"""
     )
     with running(directory, "--catalog", str(catalog)) as started:
         yield started

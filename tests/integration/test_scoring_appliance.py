@@ -4,10 +4,9 @@
 from pathlib import Path
 
 import pytest
-from tiny_scorers import golden_adapter, make_scorer
+from tiny_scorers import catalog_entry, golden_adapter, make_scorer
 
 from adyton_enclave.scoring import parse_adapter
-from adyton_protocol.digests import sha256_hex
 from appliance import running
 from tiny_appliance import TINY, tiny_catalog
 
@@ -18,26 +17,8 @@ def test_an_answer_is_judged_by_an_attested_scorer(tmp_path: Path) -> None:
     scorer = make_scorer(tmp_path, "skywork")
     adapter = golden_adapter(scorer, tmp_path / "judge.toml")
     catalog = tiny_catalog(tmp_path)
-    pin = scorer.spec().pin
-    assert scorer.head is not None
     text = catalog.read_text().replace('role = "generator"', 'role = "generator"\nscorer = "judge"')
-    catalog.write_text(
-        text
-        + f"""
-[[model]]
-name = "judge"
-role = "scorer"
-file = "{scorer.path.name}"
-content = "{pin.content}"
-weights = "{pin.weights}"
-license = "CC0-1.0"
-n_ctx = 512
-adapter = "judge.toml"
-adapter_digest = "{sha256_hex(adapter.read_bytes())}"
-head = "{scorer.head.name}"
-head_digest = "{sha256_hex(scorer.head.read_bytes())}"
-"""
-    )
+    catalog.write_text(text + catalog_entry(scorer, adapter))
     (golden, *_) = parse_adapter(adapter.read_bytes()).golden
     with (
         running(tmp_path, "--catalog", str(catalog)) as appliance,
