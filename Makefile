@@ -63,6 +63,10 @@ test-fast: setup  ## The fast part of the suite.
 test-exhaustive: setup  ## What only an update of llama.cpp can break: every way to compute the same logits (half an hour).
 	@$(BIN)/python -m pytest -m exhaustive
 
+.PHONY: test-explore
+test-explore: setup  ## Property tests with new and more examples than the suite's fixed ones (an hour).
+	@$(BIN)/python -m pytest tests/unit -m "not sgx and not exhaustive" --hypothesis-profile=explore
+
 .PHONY: prove
 prove: setup  ## Remove each protection in a copy of the tree, and show that its test notices (minutes).
 	@$(BIN)/python tests/promises/prove.py

@@ -13,7 +13,14 @@ from appliance import Appliance, running
 from tiny_appliance import running_tiny
 
 # Timing is not a property under test: shared machines stall, and a deadline would only make tests flaky.
-settings.register_profile("adyton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The gate draws the same examples each time, so that it judges the change and not its luck; `make test-explore` draws
+# new ones, and more of them, and what it finds becomes an explicit example.
+settings.register_profile(
+    "adyton", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "explore", parent=settings.get_profile("adyton"), derandomize=False, max_examples=500
+)
 settings.load_profile("adyton")
 
 _LOOPBACK = ("127.", "::1", "localhost")

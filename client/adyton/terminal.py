@@ -65,12 +65,15 @@ def one_line(text: str, columns: int) -> str:
     SECURITY: line ends would let the words pretend to be lines of ours, and marks that combine would pile up on them.
     """
     spaced = "".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text))
-    marks = [c for c in " ".join(spaced.split()) if not unicodedata.combining(c)]
-    ends = list(accumulate(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in marks))
+    # Words are split after marks are gone, which may leave spaces alone, and composed again, which marks may have kept
+    # apart: what is shown stays as it is when it is shown again.
+    bare = unicodedata.normalize("NFC", "".join(c for c in spaced if not unicodedata.combining(c)))
+    shown = " ".join(bare.split())
+    ends = list(accumulate(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown))
     if not ends or ends[-1] <= columns:
-        return "".join(marks)
+        return shown
     kept = sum(end <= columns - len(_CUT) for end in ends)
-    return "".join(marks[:kept]) + _CUT
+    return shown[:kept] + _CUT
 
 
 def say(text: str = "", stream: TextIO | None = None) -> None:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from search_answers import report_of
 
@@ -178,6 +178,8 @@ def test_a_search_of_any_size_is_shown_within_bounds() -> None:
 
 
 @given(text=st.text(), columns=st.integers(4, 40))
+@example(text="0 \u0300", columns=4)
+@example(text="\u1100\u0300\u1161", columns=4)
 def test_one_line_is_one_printable_line(text: str, columns: int) -> None:
     """Whatever comes in, one line of bounded length comes out, and shown again it is the same."""
     shown = one_line(text, columns)
