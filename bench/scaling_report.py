@@ -148,6 +148,13 @@ def _targets(found: Mapping[tuple[str, str], Series], main: str, bands: Bands | 
             0.15,
             part=bands.middle,
         )
+        compare(
+            "weighted-16 15 points above majority-16 in kinds where 40-60 % are right",
+            ("weighted-16", main),
+            ("majority-16", ""),
+            0.15,
+            part=bands.middle_groups,
+        )
         worst = min(bands.rows(found, main), key=lambda row: float(row["difference"]["value"]), default=None)
         rows.append(
             {
@@ -253,7 +260,7 @@ def _band(row: Mapping[str, Any]) -> str:
 
 def _target(row: Mapping[str, Any]) -> str:
     verdict = {True: "met", False: "MISSED", None: "not measured"}[row["met"]]
-    text = f"  {row['target']:66} {verdict:12}"
+    text = f"  {row['target']:74} {verdict:12}"
     if row.get("difference"):
         gain = row["difference"]
         low, high = gain["ci95"]

@@ -2,6 +2,7 @@
 """Pools as searches with each scorer see them, and problems by how hard they are."""
 
 import multiprocessing
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -160,11 +161,23 @@ class Bands:
                     rates[each.id, seed] = sum(right[c.text] for c in candidates), len(candidates)
         self.rates = pass_rates(rates)
         self.groups = {each.id: each.question.group for each in asked}
+        by_group: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for (identifier, _), rate in rates.items():
+            by_group[self.groups[identifier]].append(rate)
+        self._group_rates = {
+            group: sum(right for right, _ in all_of) / sum(n for _, n in all_of)
+            for group, all_of in by_group.items()
+        }
 
     def middle(self, series: Series) -> Series:
-        """The band of 40 to 60 %."""
+        """Problems of which 40 to 60 % of candidates are right."""
         low, high = MIDDLE
         return series.only(lambda key: low <= self.rates.get(key, -1.0) < high)
+
+    def middle_groups(self, series: Series) -> Series:
+        """Problems of the kinds of which, over all problems, 40 to 60 % of candidates are right."""
+        low, high = MIDDLE
+        return series.only(lambda key: low <= self._group_rates.get(self.groups[key[0]], -1.0) < high)
 
     def parts(self) -> Iterator[tuple[str, Callable[[tuple[str, int]], bool]]]:
         """All bands of difficulty, and all kinds of problems."""
