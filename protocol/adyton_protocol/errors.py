@@ -19,6 +19,9 @@
     │   ├── MalformedEvidence         bytes that are not a report, a quote or a keyset
     │   ├── EndorsementError          certificates, CRLs, TCB info: missing, forged, expired
     │   ├── FreshnessError            stale or replayed evidence
+    │   ├── ReferenceValueError       signed reference values: missing, malformed, forged, expired or not logged
+    │   │   ├── ReleaseRolledBack     older than what was seen before
+    │   │   └── ReleaseLogForked      the log tells another history than before
     │   └── AppraisalError            a named check of the policy failed: check, expected, actual
     ├── ProtocolError
     │   ├── LocalProtocolError        we used the protocol wrongly
@@ -177,6 +180,28 @@ class FreshnessError(AttestationError):
     """The evidence does not answer our challenge, or its keys have expired."""
 
     code = "freshness"
+
+
+class ReferenceValueError(AttestationError):
+    """Signed reference values are missing, malformed, signed by others, out of their time, or not in the log."""
+
+    code = "reference-values"
+
+
+class ReleaseRolledBack(ReferenceValueError):
+    """The reference values are older than some that were accepted before."""
+
+    code = "release-rolled-back"
+
+
+class ReleaseLogForked(ReferenceValueError):
+    """The log of releases does not contain what it contained before.
+
+    Whoever keeps it shows different histories to different people, or changed one. Do not try again; ask its keeper.
+    """
+
+    code = "release-log-forked"
+    retry_safe: ClassVar[bool] = False
 
 
 class AppraisalError(AttestationError):

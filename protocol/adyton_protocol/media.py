@@ -34,6 +34,8 @@ GATEWAY_PATH: Final = "/.well-known/ohttp-gateway"
 ATTESTATION_PATH: Final = "/v1/aci/attestation"
 ENDORSEMENTS_PATH: Final = "/adyton/endorsements"
 """The host's cache of endorsements (``QuoteCollateralV3`` JSON); untrusted like everything it serves."""
+RELEASES_PATH: Final = "/.well-known/adyton/releases"
+"""The release file (signed reference values) that the operator put there; untrusted, and verified by the client."""
 
 # --- What the host may suggest ---------------------------------------------------------------------
 TENANT_HEADER: Final = "adyton-tenant"
@@ -51,6 +53,8 @@ MAX_REPORT_BYTES: Final = 256 * 1024
 """Largest attestation report that a client reads."""
 MAX_ENDORSEMENTS_BYTES: Final = 1 << 20
 """Largest endorsement document that a client reads."""
+MAX_RELEASES_BYTES: Final = 512 * 1024
+"""Largest release file that a client reads."""
 
 ENCAPSULATED_HEADER_BYTES: Final = 7
 """Key id (1), KEM id (2), KDF id (2), AEAD id (2): RFC 9458 section 4.1. The first byte is the key id, by
