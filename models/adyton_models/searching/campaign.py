@@ -11,10 +11,11 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from adyton_enclave.scoring.adapter import Adapter
 from adyton_models.catalog import Sampling
 from adyton_models.searching.measuring import Asked, Run, run_of
 from adyton_models.searching.pools import (
@@ -28,6 +29,7 @@ from adyton_models.searching.pools import (
 from adyton_models.searching.searcher import ScorerChoice, Searcher, side_by_side
 from adyton_models.searching.specs import Spec
 from adyton_models.searching.store import Store
+from adyton_protocol.digests import Digest
 from adyton_protocol.selection.candidate import Candidate
 
 Key = tuple[str, int]
@@ -239,12 +241,13 @@ class Campaign:
 def scorer_id(searcher: Searcher, name: str) -> str:
     """What decides a scorer's scores, as a short name: its file and its adapter."""
     scorer = searcher.scorers[name]
-    return scorer_digest(scorer.model.content, scorer.adapter.digest)
+    return scorer_digest(scorer.model.content, scorer.adapter)
 
 
-def scorer_digest(content: str, adapter: str) -> str:
-    """The same from the digests of both."""
-    return hashlib.sha256(f"{content} {adapter}".encode()).hexdigest()[:_DIGITS]
+def scorer_digest(content: str, adapter: Adapter) -> str:
+    """The same from a file's content digest and its adapter; what searches were measured to bring decides no score."""
+    judging = replace(adapter, scaling=(), digest=Digest(""))
+    return hashlib.sha256(f"{content} {judging}".encode()).hexdigest()[:_DIGITS]
 
 
 def share_of(items: Sequence[Asked], index: int, count: int) -> list[Asked]:
@@ -259,7 +262,7 @@ def scorer_names(choices: Sequence[ScorerChoice]) -> Mapping[str, str]:
 
     return {
         choice.name: scorer_digest(
-            pin_of(choice.path).content, read_ingredients(choice.adapter, choice.head).adapter.digest
+            pin_of(choice.path).content, read_ingredients(choice.adapter, choice.head).adapter
         )
         for choice in choices
     }
