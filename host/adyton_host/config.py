@@ -21,6 +21,11 @@ def default_simulation_dir() -> Path:
     return Path.home() / ".local" / "share" / "adyton" / "simulation"
 
 
+def default_image_dir() -> Path:
+    """Where ``adyton-host manifest`` puts an enclave image, and where ``up`` looks for it."""
+    return Path.home() / ".local" / "share" / "adyton" / "enclave"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayLimits:
     """What the relay accepts and how long it waits.

@@ -8,7 +8,6 @@ import logging.handlers
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing_extensions import override
 from adyton_host import logs
 from adyton_host.app import HostParts, create_app
 from adyton_host.config import HostSettings
+from adyton_host.launching import SGX
 from adyton_host.metrics import Metrics
 from adyton_host.relay import Relay, enclave_client
 from adyton_host.routing import RoutingTable
@@ -30,7 +30,6 @@ from adyton_host.state import StateDir, hold_simulation_dir, hold_state_dir
 from adyton_host.supervisor import EnclaveLaunch, Supervisor
 from adyton_protocol.errors import ConfigError
 
-SIMULATED_ENCLAVE: Final = (sys.executable, "-I", "-m", "adyton_enclave")
 _LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- translated, not bound
 _BACKLOG: Final = 2048
 _MAX_CONNECTIONS: Final = 4096
@@ -46,6 +45,7 @@ class Ready:
     """What a host says about itself once its enclave attests.
 
     Attributes:
+        mrenclave: What the image was signed as, in hexadecimal digits; None where there is no signed image.
         waiting: Sealed models whose keys the enclave waits for; empty when it serves.
     """
 
@@ -55,7 +55,8 @@ class Ready:
     model: str
     simulated: bool
     state_dir: Path
-    simulation_dir: Path
+    simulation_dir: Path | None
+    mrenclave: str | None = None
     waiting: tuple[str, ...] = ()
 
 
@@ -67,15 +68,24 @@ class Plan:
         settings: Addresses, directories, limits.
         launch: The enclave.
         model: Name of the model that it serves.
-        simulation: The simulated platform.
+        simulation: The simulated platform; None when the hardware is real.
         prepare: Makes the platform ready; called once its directory is ours.
+        endorsements: The document that clients may fetch here, or None.
+        mrenclave: What the image was signed as, for the operator's eyes.
     """
 
     settings: HostSettings
     launch: EnclaveLaunch
     model: str
-    simulation: SimulationDir
-    prepare: Callable[[], None]
+    simulation: SimulationDir | None = None
+    prepare: Callable[[], None] = lambda: None
+    endorsements: Path | None = None
+    mrenclave: str | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether anything but hardware answers challenges; announced to clients, who decide for themselves."""
+        return self.launch.tee_type != SGX
 
 
 class _Server(uvicorn.Server):
@@ -175,12 +185,16 @@ def up(plan: Plan, announce: Callable[[Ready], None]) -> None:
     settings = plan.settings
     with (
         hold_state_dir(settings.state_dir) as state,
-        hold_simulation_dir(plan.simulation.path),
+        _hold_platform(plan.simulation),
         contextlib.closing(bind(settings.host, settings.port)) as listener,
         contextlib.closing(_open_log(state)),
     ):
         plan.prepare()
         uvloop.run(_run(plan, state, listener, announce))
+
+
+def _hold_platform(simulation: SimulationDir | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if simulation is None else hold_simulation_dir(simulation.path)
 
 
 async def _run(
@@ -205,8 +219,8 @@ async def _run(
                 relay=Relay(client, table, settings.limits),
                 table=table,
                 metrics=metrics,
-                endorsements=plan.simulation.endorsements,
-                simulated=True,
+                endorsements=plan.endorsements,
+                simulated=plan.simulated,
             )
         )
         ready = Ready(
@@ -214,11 +228,14 @@ async def _run(
             pid=os.getpid(),
             enclave_pid=None,
             model=plan.model,
-            simulated=True,
+            simulated=plan.simulated,
             state_dir=settings.state_dir,
-            simulation_dir=plan.simulation.path,
+            simulation_dir=None if plan.simulation is None else plan.simulation.path,
+            mrenclave=plan.mrenclave,
         )
-        state.write_record({"pid": ready.pid, "base_url": ready.base_url, "model": ready.model})
+        state.write_record(
+            {"pid": ready.pid, "base_url": ready.base_url, "model": ready.model, "simulated": ready.simulated}
+        )
         server = await stack.enter_async_context(serving(app, listener, drain_s=settings.drain_s))
         if await _unless_stopped(supervisor.start(), signals):
             ready = replace(ready, enclave_pid=supervisor.pid)

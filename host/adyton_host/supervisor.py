@@ -5,12 +5,15 @@ Invariants:
 
 1. At most one enclave process of this supervisor is alive; it dies with this process, however that ends.
 2. The routing table holds the enclave only between its first attestation and its end.
-3. Each start has a fresh working directory and a clean environment, so nothing of an earlier run reaches it.
+3. Each start has a clean environment and nothing that an earlier run could have changed: a fresh working directory, or
+   that of a measured image.
 4. Every start uses the same bytes of configuration, because clients pin their digest. That includes the port.
+5. An enclave of another kind than the one that was to be started is ended: a real one is never replaced by a simulated.
 """
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -57,17 +60,34 @@ def free_port(preferred: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnclaveLaunch:
-    """How to start an enclave.
+    """How to start an enclave; :mod:`adyton_host.launching` makes them.
 
     Attributes:
         command: Program and arguments. The enclave itself takes no arguments of its own.
-        config: The text of its configuration file.
+        config: The text of its configuration file, which is written into a fresh directory at each start; or the
+            measured configuration of an image, which is only shown to others.
         port: The loopback port on which that text makes it listen.
+        tee_type: What its attestation report has to call the platform: ``sgx`` or ``simulated``.
+        image_dir: Working directory that brings its own configuration; None for a fresh one.
+        start_timeout_s: From starting the process until it attests; None for the supervisor's own deadline.
     """
 
     command: Sequence[str]
     config: str
     port: int
+    tee_type: str
+    image_dir: Path | None = None
+    start_timeout_s: float | None = None
+
+
+def stated_tee_type(report: bytes) -> str | None:
+    """What an attestation report calls its platform; None if it does not say. Believing it is the client's decision."""
+    try:
+        attestation = json.loads(report)["attestation"]
+        stated = attestation["tee_type"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return stated if isinstance(stated, str) else None
 
 
 class _Running:
@@ -151,9 +171,10 @@ class Supervisor:
 
     async def _spawn(self) -> _Running:
         port, run_dir = self._launch.port, self._state.new_run_dir()
-        config = run_dir / FILE_NAME
-        config.write_text(self._launch.config, encoding="utf-8")
-        config.chmod(0o400)
+        if self._launch.image_dir is None:
+            config = run_dir / FILE_NAME
+            config.write_text(self._launch.config, encoding="utf-8")
+            config.chmod(0o400)
         log_fd = self._state.open_enclave_log()
         try:
             log_start = os.fstat(log_fd).st_size
@@ -164,7 +185,7 @@ class Supervisor:
                 str(_LAUNCHER),
                 str(os.getpid()),
                 *self._launch.command,
-                cwd=run_dir,
+                cwd=self._launch.image_dir or run_dir,
                 env=dict(_CLEAN_ENVIRONMENT),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_fd,
@@ -178,12 +199,13 @@ class Supervisor:
         return _Running(process, port=port, run_dir=run_dir, log_start=log_start)
 
     async def _wait_until_attests(self, running: _Running) -> Readiness:
+        timeout_s = self._launch.start_timeout_s or self._timing.start_timeout_s
         exited = asyncio.create_task(running.process.wait())
         attests = asyncio.create_task(self._poll_until_attests(running))
         try:
             await asyncio.wait(
                 (exited, attests),
-                timeout=self._timing.start_timeout_s,
+                timeout=timeout_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if attests.done():
@@ -191,7 +213,7 @@ class Supervisor:
             if exited.done():
                 reason = f"the enclave ended with status {exited.result()} before it attested"
             else:
-                reason = f"the enclave did not attest within {self._timing.start_timeout_s:g} seconds"
+                reason = f"the enclave did not attest within {timeout_s:g} seconds"
         finally:
             for task in (exited, attests):
                 task.cancel()
@@ -209,13 +231,25 @@ class Supervisor:
             await asyncio.sleep(self._timing.poll_s)
 
     async def _attests(self, running: _Running) -> bool:
-        """Whether the enclave answers a fresh challenge. The host cannot and need not judge the answer."""
+        """Whether the enclave answers a fresh challenge. The host cannot and need not judge the evidence.
+
+        Raises:
+            EnclaveStartError: It says that it is of another kind than what was started.
+        """
         url = f"{running.base_url}{media.ATTESTATION_PATH}?nonce={secrets.token_hex(_CHALLENGE_BYTES)}"
         try:
             response = await self._client.get(url, timeout=_PROBE_TIMEOUT_S)
         except httpx.HTTPError:
             return False
-        return response.status_code == _HTTP_OK and bool(response.content)
+        if response.status_code != _HTTP_OK or not response.content:
+            return False
+        found = stated_tee_type(response.content)
+        # SECURITY: nothing falls back. Clients refuse the wrong kind by themselves; here the operator learns of it.
+        if found != self._launch.tee_type:
+            raise EnclaveStartError(
+                f"the enclave attests as {found!r}, and {self._launch.tee_type!r} was to be started; it was ended"
+            )
+        return True
 
     async def _keep(self) -> None:
         """Restart the enclave whenever it ends, with growing pauses while it keeps failing."""

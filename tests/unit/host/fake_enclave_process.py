@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An enclave process for supervisor tests: reads ./enclave.toml, serves readiness and a report.
 
-Run as a script with one argument: ``serve``, ``exit`` (ends at once), ``never`` (never becomes ready) or
-``stubborn`` (ignores SIGTERM).
+Run as a script with one or two arguments: ``serve``, ``exit`` (ends at once), ``never`` (never becomes ready) or
+``stubborn`` (ignores SIGTERM); then what its report calls the platform, ``simulated`` unless it is said.
 """
 
 import json
@@ -19,6 +19,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers readiness and attestation; echoes what is posted."""
 
     mode = "serve"
+    tee_type = "simulated"
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
@@ -26,7 +27,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"ready": self.mode != "never", "key_ids": [1], "not_after": 1})
         elif path == "/v1/aci/attestation":
             environment = sorted(os.environ)
-            self.answer(200, {"pid": os.getpid(), "cwd": str(Path.cwd()), "environment": environment})
+            facts = {"pid": os.getpid(), "cwd": str(Path.cwd()), "environment": environment}
+            self.answer(200, {"attestation": {"tee_type": self.tee_type}, **facts})
         else:
             self.answer(404, {})
 
@@ -58,6 +60,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     config = tomllib.loads(Path("enclave.toml").read_text(encoding="utf-8"))
     Handler.mode = mode
+    Handler.tee_type = sys.argv[2] if len(sys.argv) > 2 else Handler.tee_type
     HTTPServer((config["listen_host"], config["listen_port"]), Handler).serve_forever()
 
 

@@ -234,13 +234,22 @@ def test_status_of_nothing_is_an_error(capsys: pytest.CaptureFixture[str], tmp_p
 def test_doctor_gives_a_verdict_on_each_thing(capsys: pytest.CaptureFixture[str], catalog: Path) -> None:
     """Machine-readable findings have a name, a verdict and a detail each; a taken port fails."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        arguments = ["doctor", "--json", "--catalog", str(catalog), "--port", str(taken.getsockname()[1])]
+        arguments = [
+            "doctor",
+            "--simulate",
+            "--json",
+            "--catalog",
+            str(catalog),
+            "--port",
+            str(taken.getsockname()[1]),
+        ]
         assert cli.main(arguments) == 1
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert findings["python"]["verdict"] == "pass"
     assert findings["model"]["verdict"] == "pass"
     assert [name for name, finding in findings.items() if name.startswith("port")] != []
-    assert {finding["verdict"] for finding in findings.values()} <= {"pass", "fail", "skip"}
+    assert {finding["verdict"] for finding in findings.values()} <= {"pass", "warn", "fail", "skip"}
+    assert all(finding["fix"] for finding in findings.values() if finding["verdict"] == "fail")
 
 
 @pytest.mark.parametrize("command", [[], ["up"], ["status"], ["doctor"]])

@@ -18,7 +18,11 @@ FORBIDDEN = {
 def test_the_host_loads_nothing_that_could_open_seal_or_appraise() -> None:
     """No module of the host brings in sealing code, a verifier, an enclave or a cryptographic library."""
     package = Path(adyton_host.__file__ or "").parent
-    names = [f"adyton_host.{path.stem}" for path in package.glob("*.py") if path.stem != "__init__"]
+    names = [
+        ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        for path in sorted(package.rglob("*.py"))
+        if path.stem != "__init__"
+    ]
     program = (
         "import importlib, json, sys\n"
         f"for name in {names!r}: importlib.import_module(name)\n"

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adyton_host.config import HostSettings, RelayLimits, SupervisorTiming
 from adyton_host.enclave_config import EnclaveConfig
@@ -22,7 +24,7 @@ from adyton_host.errors import EnclaveStartError
 from adyton_host.relay import enclave_client
 from adyton_host.routing import RoutingTable
 from adyton_host.state import StateDir, hold_simulation_dir, hold_state_dir, read_record
-from adyton_host.supervisor import EnclaveLaunch, Supervisor, free_port
+from adyton_host.supervisor import EnclaveLaunch, Supervisor, free_port, stated_tee_type
 from adyton_protocol import media
 from adyton_protocol.errors import ConfigError
 
@@ -49,7 +51,7 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def scene(
-    directory: Path, mode: str = "serve", timing: SupervisorTiming = FAST
+    directory: Path, mode: str = "serve", timing: SupervisorTiming = FAST, tee_type: str = "simulated"
 ) -> AsyncIterator[Scene]:
     """Everything but the start; stops the supervisor at the end."""
     with hold_state_dir(directory / "state") as state:
@@ -60,6 +62,7 @@ async def scene(
                     command=(sys.executable, "-I", str(SCRIPT), mode),
                     config=EnclaveConfig(simulation_platform=directory, models=()).to_toml(port=port),
                     port=port,
+                    tee_type=tee_type,
                 ),
                 state=state,
                 table=table,
@@ -163,6 +166,28 @@ async def test_an_enclave_that_never_attests_is_an_error(tmp_path: Path) -> None
         assert stage.table.snapshot() == {}
 
 
+async def test_an_enclave_of_another_kind_is_ended_and_never_served(tmp_path: Path) -> None:
+    """A real enclave was to be started, and what answers calls itself simulated: an error, and no process stays."""
+    async with scene(tmp_path, tee_type="sgx") as stage:
+        with pytest.raises(EnclaveStartError, match=r"'simulated'.*'sgx'"):
+            await stage.supervisor.start()
+        assert stage.supervisor.pid is None
+        assert stage.table.snapshot() == {}
+
+
+@given(
+    st.binary()
+    | st.recursive(
+        st.text(), lambda inner: st.dictionaries(st.sampled_from(["attestation", "tee_type"]), inner)
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_a_kind_is_read_from_any_bytes(report: bytes) -> None:
+    """Whatever an enclave answers, the host finds a text or nothing."""
+    assert stated_tee_type(report) is None or json.loads(report)["attestation"][
+        "tee_type"
+    ] == stated_tee_type(report)
+
+
 def test_two_hosts_cannot_share_a_state_directory(tmp_path: Path) -> None:
     """The second one is told who holds it; after the first has ended it gets it."""
     with hold_state_dir(tmp_path) as state:
@@ -198,10 +223,10 @@ plan = Plan(
         command=(sys.executable, "-I", script, "serve"),
         config=EnclaveConfig(simulation_platform=directory, models=()).to_toml(port=port),
         port=port,
+        tee_type="simulated",
     ),
     model="m",
     simulation=SimulationDir(path=directory),
-    prepare=lambda: None,
 )
 up(plan, lambda ready: print(ready.base_url, ready.enclave_pid, flush=True))
 print("stopped", flush=True)
