@@ -33,16 +33,21 @@ class Problem:
         kind: Problem type; a URI of the protocol, or ``about:blank``.
         detail: One sentence; never about the content of a sealed message.
         headers: Further outer headers.
+        error_type: Where ``aci/1`` section 10 names one, the type of the error as OpenAI's API writes it, beside the
+            members of RFC 9457.
     """
 
     status: int
     kind: str
     detail: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    error_type: str | None = None
 
     async def send(self, send: Send) -> None:
         """Answer with this problem."""
-        document = {"type": self.kind, "status": self.status, "detail": self.detail}
+        document: dict[str, object] = {"type": self.kind, "status": self.status, "detail": self.detail}
+        if self.error_type is not None:
+            document["error"] = {"message": self.detail, "type": self.error_type, "code": None, "param": None}
         await answer(
             send, self.status, PROBLEM_JSON, json.dumps(document).encode("ascii"), headers=self.headers
         )

@@ -87,7 +87,8 @@ class ReceiptBook:
     def __init__(self, entropy: Callable[[int], bytes], *, capacity: int = KEPT_RECEIPTS) -> None:
         self._entropy = entropy
         self._capacity = capacity
-        self._receipts: OrderedDict[str, bytes] = OrderedDict()
+        self._receipts: OrderedDict[str, Receipt] = OrderedDict()
+        self._of_answers: dict[str, Receipt] = {}
 
     def open(
         self, request: InnerRequest, facts: ExchangeFacts, *, model: str, identity: Digest
@@ -106,11 +107,19 @@ class ReceiptBook:
         builder.model_identity(name=model, identity=identity)
         return OpenReceipt(builder, facts, self._keep)
 
-    def find(self, receipt_id: str) -> bytes | None:
-        """The canonical form of a receipt that is still kept."""
-        return self._receipts.get(receipt_id)
+    def find(self, name: str) -> bytes | None:
+        """The canonical form of a receipt that is still kept, by its own id or by that of its answer.
+
+        Both are random; ``aci/1`` section 7.1 wants either to do.
+        """
+        found = self._receipts.get(name) or self._of_answers.get(name)
+        return None if found is None else found.to_bytes()
 
     def _keep(self, receipt: Receipt) -> None:
-        self._receipts[receipt.receipt_id] = receipt.to_bytes()
+        self._receipts[receipt.receipt_id] = receipt
+        if receipt.chat_id is not None:
+            self._of_answers[receipt.chat_id] = receipt
         while len(self._receipts) > self._capacity:
-            self._receipts.popitem(last=False)
+            _, gone = self._receipts.popitem(last=False)
+            if gone.chat_id is not None:
+                self._of_answers.pop(gone.chat_id, None)

@@ -332,7 +332,7 @@ async def boot(
         _note_loaded(engine)
     ring = make_ring(configuration, engine, surroundings)
     desk = make_desk(configuration, attester, ring, surroundings)
-    await desk.attest(None)
+    await desk.unchallenged()
     front.gateway = make_gateway(configuration, engine, ring, desk, surroundings, scorers, release=release)
     _settle_memory()
     note(Happening.READY if release is None else Happening.WAITING_FOR_KEYS)

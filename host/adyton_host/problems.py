@@ -37,6 +37,9 @@ class Outcome(StrEnum):
     INTERNAL = "internal"
 
 
+_INVALID_REQUEST: Final = "invalid_request_error"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One problem document.
@@ -48,6 +51,8 @@ class Problem:
         detail: What happened and what to do, in plain language.
         outcome: The label under which the exchange is counted.
         retry_after_s: Value of ``Retry-After``, when waiting helps.
+        error_type: Where ``aci/1`` section 10 names one, the type of the error as OpenAI's API writes it; it then
+            stands beside the members of RFC 9457.
     """
 
     status: int
@@ -56,12 +61,16 @@ class Problem:
     detail: str
     outcome: Outcome
     retry_after_s: int | None = None
+    error_type: str | None = None
 
     def body(self) -> bytes:
         """The JSON document."""
-        return json.dumps(
-            {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
-        ).encode()
+        document: dict[str, object] = {
+            "type": self.type, "title": self.title, "status": self.status, "detail": self.detail,
+        }  # fmt: skip
+        if self.error_type is not None:
+            document["error"] = {"message": self.detail, "type": self.error_type, "code": None, "param": None}
+        return json.dumps(document).encode()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Header fields for :meth:`body`, lower-case as ASGI wants them."""
@@ -138,6 +147,19 @@ def malformed(detail: str) -> Problem:
         title="Malformed request",
         detail=detail,
         outcome=Outcome.MALFORMED,
+        error_type=_INVALID_REQUEST,
+    )
+
+
+def not_acceptable() -> Problem:
+    """A report in an encoding that nobody makes."""
+    return Problem(
+        status=406,
+        type=media.PROBLEM_NOT_ACCEPTABLE,
+        title="No such encoding",
+        detail=f"Attestation reports come as {', '.join(media.EVIDENCE_TYPES)}.",
+        outcome=Outcome.MALFORMED,
+        error_type=_INVALID_REQUEST,
     )
 
 

@@ -5,8 +5,9 @@ Rules of this file:
 
 1. Nothing is kept. A part of a body is handed on before the next one is asked for.
 2. Only the media type and the body cross, in both directions. No other header of a client reaches the
-   enclave, none of the enclave's reaches a client. Beside them the enclave gets a tag of our own making, by which
-   it takes turns between tenants.
+   enclave, none of the enclave's reaches a client. Beside them the enclave gets two fields of our own making: a tag,
+   by which it takes turns between tenants, and for a report the one encoding that we chose from what the client
+   accepts.
 3. Before the first byte of an answer every failure is a problem document. After it the connection is cut
    without its proper end, so that the client sees truncation; the sealed end marker is the client's proof.
 4. A client that hangs up closes the enclave's connection at once.
@@ -66,6 +67,19 @@ def media_type_of(scope: Scope) -> str:
     return ""
 
 
+def encoding_of(scope: Scope) -> str:
+    """The encoding of a report that suits the ``Accept`` fields of a request (attacker-controlled).
+
+    Raises:
+        Refusal: None does.
+    """
+    accepted = [bytes(value) for name, value in scope["headers"] if name == b"accept"]
+    chosen = media.evidence_type(b",".join(accepted).decode("latin-1"))
+    if chosen is None:
+        raise Refusal(problems.not_acceptable())
+    return chosen
+
+
 def challenge_of(scope: Scope) -> str | None:
     """The ``nonce`` of an attestation request, or None when there is none.
 
@@ -91,12 +105,15 @@ class _Call:
     media_type: str | None
     content: AsyncIterator[bytes] | None
     tenant: str | None = None
+    accept: str | None = None
 
     def request(self) -> httpx.Request:
         # SECURITY: built bare, not by the client, so that the headers are these and httpx's Host and framing.
         headers = {} if self.media_type is None else {"content-type": self.media_type}
         if self.tenant is not None:
             headers[media.TENANT_HEADER] = self.tenant
+        if self.accept is not None:
+            headers["accept"] = self.accept
         return httpx.Request(self.method, self.base_url + self.target, headers=headers, content=self.content)
 
 
@@ -136,8 +153,17 @@ class Relay:
             )
             await self._carry(call, upload, exchange_of(scope), send)
 
-    async def fetch(self, target: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def fetch(
+        self, target: str, scope: Scope, receive: Receive, send: Send, *, accept: str | None = None
+    ) -> None:
         """Carry a small GET of public material: key configurations or an attestation report.
+
+        Args:
+            target: Path and query.
+            scope: Of the client's request.
+            receive: Of the client's request.
+            send: Of the client's request.
+            accept: The one media type that the client gets, or None.
 
         Raises:
             Refusal: As for :meth:`sealed`.
@@ -148,7 +174,9 @@ class Relay:
             base_url = await self._table.find_any()
             if base_url is None:
                 raise Refusal(self._none_ready())
-            call = _Call(method="GET", base_url=base_url, target=target, media_type=None, content=None)
+            call = _Call(
+                method="GET", base_url=base_url, target=target, media_type=None, content=None, accept=accept
+            )
             await self._carry(call, upload, exchange_of(scope), send)
 
     async def _holder(self, key_id: int) -> str:
@@ -270,7 +298,7 @@ class GatewayEndpoint:
 
 
 class AttestationEndpoint:
-    """``GET`` of the attestation path; the nonce passes through, nothing else does."""
+    """``GET`` of the attestation path; the nonce passes through and the choice of an encoding, nothing else does."""
 
     def __init__(self, relay: Relay) -> None:
         """Serve through ``relay``."""
@@ -283,6 +311,7 @@ class AttestationEndpoint:
             try:
                 challenge = challenge_of(scope)
                 query = "" if challenge is None else f"?nonce={challenge}"
-                await self._relay.fetch(media.ATTESTATION_PATH + query, scope, receive, send)
+                accept = encoding_of(scope)
+                await self._relay.fetch(media.ATTESTATION_PATH + query, scope, receive, send, accept=accept)
             except Refusal as refusal:
                 await answer_problem(refusal.problem, scope, send)

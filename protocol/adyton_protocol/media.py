@@ -4,6 +4,7 @@
 The host imports this module and :mod:`adyton_protocol.errors`, and nothing else of the protocol.
 """
 
+import re
 from typing import Final
 
 # --- RFC 9458 section 6, draft-ietf-ohai-chunked-ohttp section 7 ------------------------------------
@@ -13,6 +14,14 @@ OHTTP_RESPONSE: Final = "message/ohttp-res"
 OHTTP_CHUNKED_REQUEST: Final = "message/ohttp-chunked-req"
 OHTTP_CHUNKED_RESPONSE: Final = "message/ohttp-chunked-res"
 PROBLEM_JSON: Final = "application/problem+json"
+
+# --- Encodings of the attestation report ------------------------------------------------------------
+REPORT_JSON: Final = "application/json"
+CMW_JSON: Final = "application/cmw+json"
+"""RFC 9999; the same evidence as a collection of conceptual messages."""
+CMW_CBOR: Final = "application/cmw+cbor"
+EVIDENCE_TYPES: Final = (REPORT_JSON, CMW_JSON, CMW_CBOR)
+"""In order of preference, where a client does not care."""
 
 PROBLEM_OHTTP_KEY: Final = "https://iana.org/assignments/http-problem-types#ohttp-key"
 """RFC 9458 section 7.3: sealed to an unknown or expired key; attest again and reseal."""
@@ -26,6 +35,8 @@ PROBLEM_UNAVAILABLE: Final = "urn:adyton:problem:enclave-unavailable"
 """No enclave is ready to take the request."""
 PROBLEM_TOO_LARGE: Final = "urn:adyton:problem:too-large"
 """The sealed request exceeds the size limit."""
+PROBLEM_NOT_ACCEPTABLE: Final = "urn:adyton:problem:not-acceptable"
+"""The evidence exists in none of the media types that the request accepts."""
 PROBLEM_MALFORMED: Final = "urn:adyton:problem:malformed"
 """The sealed request cannot be decapsulated."""
 
@@ -59,3 +70,42 @@ MAX_RELEASES_BYTES: Final = 512 * 1024
 ENCAPSULATED_HEADER_BYTES: Final = 7
 """Key id (1), KEM id (2), KDF id (2), AEAD id (2): RFC 9458 section 4.1. The first byte is the key id, by
 which the host picks the enclave."""
+
+
+# --- Choosing an encoding (RFC 9110 section 12.5.1) --------------------------------------------------
+
+_MAX_RANGES: Final = 32
+_QUALITY: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+
+
+def evidence_type(accept: str) -> str | None:
+    """Choose the encoding of the attestation report.
+
+    Args:
+        accept: Value of the ``Accept`` field, attacker-controlled; empty when there is none.
+
+    Returns:
+        One of :data:`EVIDENCE_TYPES`, or None when none of them is acceptable. Ranges that are malformed or beyond
+        the first 32 count for nothing; parameters other than ``q`` are not looked at.
+    """
+    if not accept.strip():
+        return REPORT_JSON
+    ranges = [found for part in accept.split(",")[:_MAX_RANGES] if (found := _range(part)) is not None]
+    chosen: str | None = None
+    best = 0.0
+    for offered in EVIDENCE_TYPES:
+        # The most specific range decides, whatever its quality.
+        names = (offered, f"{offered.partition('/')[0]}/*", "*/*")
+        quality = next((q for name in names for found, q in ranges if found == name), 0.0)
+        if quality > best:
+            chosen, best = offered, quality
+    return chosen
+
+
+def _range(part: str) -> tuple[str, float] | None:
+    name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "q":
+            return (name, float(value)) if _QUALITY.fullmatch(value.strip()) else None
+    return name, 1.0

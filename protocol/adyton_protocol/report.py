@@ -171,7 +171,15 @@ def _provenance(attestation: Members) -> SourceProvenance:
     """Read the provenance claims; the object may be missing."""
     if "source_provenance" not in attestation or attestation.raw("source_provenance") is None:
         return _NO_PROVENANCE
-    claims = attestation.object("source_provenance")
+    return provenance_from_json(attestation.object("source_provenance"))
+
+
+def provenance_from_json(claims: Members) -> SourceProvenance:
+    """Read provenance claims; attacker-controlled.
+
+    Raises:
+        AdytonError: Of the class of ``claims``, when one of them is not of its form.
+    """
     return SourceProvenance(
         repo_url=claims.optional_text("repo_url", max_chars=_MAX_PROVENANCE_CHARS),
         repo_commit=claims.optional_text("repo_commit", max_chars=64, pattern=_COMMIT),

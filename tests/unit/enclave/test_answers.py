@@ -278,14 +278,20 @@ async def test_a_receipt_can_be_fetched_later(enclave: Enclave) -> None:
     receipt = sealed.check_receipt(inner, enclave.keyset).receipt
     again = await enclave.ask(method="GET", path=f"/v1/aci/receipts/{receipt.receipt_id}")
     assert again.body == receipt.to_bytes()
+    by_answer = await enclave.ask(method="GET", path=f"/v1/aci/receipts/{inner.json()['id']}")
+    assert by_answer.body == receipt.to_bytes(), "the id of the answer does as well"
 
 
 async def test_only_the_latest_receipts_are_kept(enclave: Enclave) -> None:
     """Memory is bounded; the oldest goes first."""
     book = ReceiptBook(os.urandom, capacity=2)
     enclave.gateway._application._desk = replace(enclave.gateway._application._desk, book=book)  # type: ignore[attr-defined]
-    names = [(await enclave.ask(CHAT)).headers["x-receipt-id"] for _ in range(3)]
-    assert [book.find(name) is not None for name in names] == [False, True, True]
+    answers = [await enclave.ask(CHAT) for _ in range(3)]
+    for names in (
+        [answer.headers["x-receipt-id"] for answer in answers],
+        [answer.json()["id"] for answer in answers],
+    ):
+        assert [book.find(name) is not None for name in names] == [False, True, True]
 
 
 def rated(request: GenerationRequest) -> list[Event | Exception]:

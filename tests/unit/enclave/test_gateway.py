@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from unit.enclave.harness import CHAT, Enclave, Outer, call
 
 from adyton_protocol import bhttp, media
+from adyton_protocol.cmw_evidence import parse_evidence
 from adyton_protocol.errors import ProtocolError
 from adyton_protocol.key_config import parse_key_configs
 from adyton_protocol.ohttp import RequestSealer
@@ -407,7 +408,7 @@ async def test_attestation_binds_keyset_and_challenge(enclave: Enclave) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "",
+        "nonce",
         "nonce=",
         "nonce=" + "a" * 63,
         "nonce=" + "A" * 64,
@@ -418,9 +419,47 @@ async def test_attestation_binds_keyset_and_challenge(enclave: Enclave) -> None:
     ],
 )
 async def test_a_challenge_is_exactly_one_nonce(enclave: Enclave, query: str) -> None:
-    """No challenge, no quote; and nothing else can be smuggled into one."""
+    """No malformed challenge gets a quote, and nothing else can be smuggled into one."""
     outer = await call(enclave.gateway, "GET", media.ATTESTATION_PATH, query=query.encode())
     assert (outer.status, outer.problem()) == (400, media.PROBLEM_MALFORMED)
+    assert json.loads(outer.body)["error"]["type"] == "invalid_request_error"
+
+
+async def test_without_a_challenge_one_quote_serves_a_whole_epoch() -> None:
+    """The unchallenged form is there for caches, costs the platform one quote, and says that it is unchallenged."""
+    enclave = Enclave("[limits]\nquote_burst = 1\nquotes_per_minute = 1")
+    reports = [
+        parse_report((await call(enclave.gateway, "GET", media.ATTESTATION_PATH)).body) for _ in range(5)
+    ]
+    assert reports[0].nonce is None
+    assert reports[0].quote == b"quote over " + reports[0].report_data()
+    assert all(report == reports[0] for report in reports)
+    enclave.ring.rotate()
+    refused = await call(enclave.gateway, "GET", media.ATTESTATION_PATH)
+    assert refused.problem() == media.PROBLEM_BUSY, (
+        "the next epoch needs a quote of its own, and the limit holds"
+    )
+
+
+@pytest.mark.parametrize("media_type", [media.CMW_JSON, media.CMW_CBOR])
+async def test_evidence_is_wrapped_on_request(enclave: Enclave, media_type: str) -> None:
+    """The same keyset, challenge and quote, as a collection of conceptual messages."""
+    nonce = "0123456789abcdef" * 4
+    headers = {"accept": media_type}
+    outer = await call(
+        enclave.gateway, "GET", media.ATTESTATION_PATH, query=f"nonce={nonce}".encode(), headers=headers
+    )
+    assert (outer.status, outer.headers["content-type"]) == (200, media_type)
+    report = parse_evidence(outer.body).report
+    assert (report.nonce, report.keyset) == (nonce, enclave.keyset)
+    assert report.quote == b"quote over " + report.report_data()
+
+
+async def test_an_encoding_that_does_not_exist_is_refused(enclave: Enclave) -> None:
+    """Nothing is quoted for somebody who could not read it."""
+    headers = {"accept": "application/eat+cwt"}
+    outer = await call(enclave.gateway, "GET", media.ATTESTATION_PATH, headers=headers)
+    assert (outer.status, outer.problem()) == (406, media.PROBLEM_NOT_ACCEPTABLE)
 
 
 async def test_challenges_are_rate_limited() -> None:

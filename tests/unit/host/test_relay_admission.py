@@ -230,6 +230,18 @@ async def test_the_nonce_passes_and_nothing_else_does() -> None:
     ]
 
 
+async def test_the_encoding_of_a_report_is_one_of_three() -> None:
+    """What a client accepts becomes one media type of ours; its own words never reach the enclave."""
+    enclave = FakeEnclave()
+    async with running_host(enclave) as host:
+        for accept in ("application/cmw+cbor;canary=1, text/html", "*/*"):
+            response = await host.client.get(media.ATTESTATION_PATH, headers={"accept": accept})
+            assert response.status_code == 200
+        refused = await host.client.get(media.ATTESTATION_PATH, headers={"accept": "text/html"})
+        assert (refused.status_code, problem_type(refused)) == (406, media.PROBLEM_NOT_ACCEPTABLE)
+    assert [call.headers["accept"] for call in enclave.calls] == [media.CMW_CBOR, media.REPORT_JSON]
+
+
 async def test_endorsements_come_from_the_file_as_it_is_now(tmp_path: Path) -> None:
     """The document is served as it stands; without one the refusal is typed."""
     file = tmp_path / "collateral.json"

@@ -33,6 +33,14 @@ def test_body_digests_are_those_of_the_specification(vector: dict[str, str]) -> 
     assert sha256_hex(vector["body"].encode()) == vector["digest"]
 
 
+def test_a_session_digests_to_the_published_id() -> None:
+    """A direct service has no sessions, but whoever audits an aggregator with our digests finds its ids."""
+    session = UPSTREAM["session"]
+    assert jcs(session["document"]) == session["jcs"].encode()
+    assert sha256_hex(jcs(session["document"])) == "sha256:" + session["session_id"]
+    assert sha256_hex(session["evidence"].encode()) == session["document"]["evidence"]["digest"]
+
+
 def test_a_digest_round_trips_and_nothing_else_passes_for_one() -> None:
     """Exact prefix, exact length, lower case, no trailing line end."""
     digest = sha256_hex(b"x")
