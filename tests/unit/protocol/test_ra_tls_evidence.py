@@ -48,7 +48,7 @@ def test_the_bytes_are_those_that_gramine_writes() -> None:
     claims = b"\xa1\x6bpubkey-hash\x58\x24" + ENTRY
     assert public_key_claims(SPKI) == claims
     written = tagged_evidence(QUOTE, SPKI)
-    assert written == b"\xd9\xea\x60\x82\x58\x27" + QUOTE + b"\x58\x34" + claims
+    assert written == b"\xd9\xea\x60\x82\x58\x27" + QUOTE + b"\x58\x33" + claims
     assert parse_tagged_evidence(written, SPKI) == QUOTE
     assert claims_report_data(SPKI) == hashlib.sha256(claims).digest() + bytes(32)
     assert public_key_report_data(SPKI) == HASH + bytes(32)
