@@ -32,7 +32,10 @@
     │   ├── ReplayedRequest           this encapsulation was already accepted once
     │   └── ReceiptError              a receipt is malformed, forged or about another exchange
     ├── TransportError                I/O between the parties; the original is chained
-    │   └── RelayRefused              the host declined to carry the request: status, reason
+    │   ├── RelayRefused              the host declined to carry the request: status, reason
+    │   └── EndorsementsUnavailable   endorsements could not be had; nothing is known of the platform: source
+    │       ├── EndorsementsNotPublished    the source answers, and has none for this platform
+    │       └── EndorsementSourceError      what the source sent are no endorsements of this platform in force
     └── EngineError                   the enclave cannot serve this request
         ├── InvalidRequest            param names the field
         ├── UnknownModel
@@ -300,6 +303,42 @@ class RelayRefused(TransportError):
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
+
+
+class EndorsementsUnavailable(TransportError):
+    """Endorsements could not be had: the source is away, overloaded, or holds none.
+
+    Nothing is known about the platform then, neither good nor bad: no evidence was refused. Asking again later, or
+    another source, may help.
+
+    Attributes:
+        source: Which source was asked, in words.
+        retry_after_s: Seconds to wait, when the source said so.
+    """
+
+    code = "endorsements-unavailable"
+    fault: ClassVar[Fault] = "operator"
+    retry_safe: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, source: str, retry_after_s: float | None = None) -> None:
+        """Keep the name of the source beside the message."""
+        super().__init__(message)
+        self.source = source
+        self.retry_after_s = retry_after_s
+
+
+class EndorsementsNotPublished(EndorsementsUnavailable):
+    """The source answers, and has no endorsements for this platform; asking it again will not help."""
+
+    code = "endorsements-not-published"
+    fault: ClassVar[Fault] = "vendor"
+
+
+class EndorsementSourceError(EndorsementsUnavailable):
+    """What the source sent are no endorsements of this platform: unreadable, forged, expired, or about another."""
+
+    code = "endorsement-source"
+    fault: ClassVar[Fault] = "peer"
 
 
 class EngineError(AdytonError):
