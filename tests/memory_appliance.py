@@ -71,7 +71,14 @@ def policy() -> AppraisalPolicy:
         name="memory appliance",
         identity=Identity(mr_enclaves=frozenset({MR_ENCLAVE})),
         tcb=TcbPolicy(),
-        platforms=(EnrolledPlatform(ppid=pki().platform.ppid, custodian="tests", place="memory"),),
+        platforms=(
+            EnrolledPlatform(
+                ppid=pki().platform.ppid,
+                platform_instance_id=pki().platform.ppid,
+                custodian="tests",
+                place="memory",
+            ),
+        ),
         configurations=frozenset({CONFIGURATION}),
         models=((MODEL.name, frozenset({MODEL.identity})),),
     )
@@ -377,7 +384,7 @@ def write_simulation(directory: Path) -> None:
     """Write the installation directory that ``Simulation.from_dir`` reads."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "root.pem").write_text(pki().root.pem())
-    (directory / "policy.json").write_text(json.dumps(policy().to_json()))
+    (directory / "policy.toml").write_text(policy().to_toml())
 
 
 @contextlib.contextmanager

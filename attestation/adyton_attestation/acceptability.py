@@ -12,13 +12,12 @@ from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.marks import HighWaterMarks
 from adyton_attestation.policy import (
     NO_EXPIRY_S,
-    OUT_OF_DATE,
     AppraisalPolicy,
     EnrolledPlatform,
     SignerIdentity,
 )
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import EnclaveReport, Quote, SgxQuoteV3, TdReport
+from adyton_attestation.times import format_time
 
 _DAY_S = 86_400
 _TD_SEPT_VE_DISABLE = 1 << 28
@@ -82,18 +81,15 @@ class PlatformAppraisal:
         return ledger.run(CheckName.PLATFORM, self._platform)
 
     def _status(self) -> tuple[str, None]:
-        tcb, claims = self._policy.tcb, self._claims
-        stated = [claims.status, claims.qe_status]
-        if claims.current_status is not None:
-            stated.append(claims.current_status)
-        for status in stated:
-            if status not in tcb.statuses:
-                raise Refusal(f"a TCB status among {', '.join(sorted(tcb.statuses)) or 'none'}", status)
-        if not OUT_OF_DATE.isdisjoint(stated):
-            age_s = self._now_s - claims.tcb_date_s
-            if age_s > tcb.platform_grace_s:
+        claims, accepted = self._claims, self._policy.accepted_statuses(self._now_s)
+        for status in claims.statuses:
+            if status not in accepted:
+                raise Refusal(f"a TCB status among {', '.join(sorted(accepted)) or 'none'}", status)
+            grace_s = accepted[status]
+            age_s = self._now_s - claims.dated_s(status)
+            if grace_s is not None and age_s > grace_s:
                 raise Refusal(
-                    f"an out-of-date level at most {tcb.platform_grace_s // _DAY_S} days old",
+                    f"a level of status {status} at most {grace_s // _DAY_S} days old",
                     f"one of {age_s // _DAY_S} days",
                 )
         return (
@@ -141,10 +137,20 @@ class PlatformAppraisal:
 
     def _platform(self) -> tuple[str, EnrolledPlatform]:
         relaxed(self._policy, CheckName.PLATFORM, self._now_s)
+        ppid, instance = self._claims.ppid, self._claims.platform_instance_id
         for platform in self._policy.platforms:
-            if platform.ppid == self._claims.ppid:
-                return f"enrolled: kept by {platform.custodian}, at {platform.place}", platform
-        raise Refusal("an enrolled platform", f"PPID {self._claims.ppid.hex()}")
+            if platform.ppid != ppid:
+                continue
+            # SECURITY: one PPID in two registrations is two machines, or one that was taken apart and put together.
+            if platform.platform_instance_id != instance:
+                raise Refusal(
+                    f"platform instance {platform.platform_instance_id.hex() or 'none'}, as enrolled",
+                    f"a duplicate of PPID {ppid.hex()}: platform instance {instance.hex() or 'none'}",
+                )
+            return f"enrolled: kept by {platform.custodian}, at {platform.place}", platform
+        raise Refusal(
+            "an enrolled platform", f"PPID {ppid.hex()}, platform instance {instance.hex() or 'none'}"
+        )
 
 
 def check_debug(quote: Quote) -> tuple[str, None]:
@@ -181,7 +187,10 @@ class IdentityAppraisal:
         flags, mask = self._quote.report.attribute_flags, self._identity.attribute_mask
         if flags & mask != self._identity.attribute_flags:
             raise Refusal(f"flags {self._identity.attribute_flags:#x} under mask {mask:#x}", f"{flags:#x}")
-        return f"flags {flags:#x}", None
+        xfrm, xfrm_mask = self._quote.report.xfrm, self._identity.xfrm_mask
+        if xfrm & xfrm_mask != self._identity.xfrm:
+            raise Refusal(f"XFRM {self._identity.xfrm:#x} under mask {xfrm_mask:#x}", f"{xfrm:#x}")
+        return f"flags {flags:#x}, XFRM {xfrm:#x}", None
 
     def _enclave_identity(self) -> tuple[str, None]:
         relaxed(self._policy, CheckName.ENCLAVE_IDENTITY, self._now_s)

@@ -26,8 +26,8 @@ from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.genuineness import check_genuineness
 from adyton_attestation.marks import HighWaterMarks
 from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import TEE_SGX, Quote, parse_quote
+from adyton_attestation.times import format_time
 from adyton_protocol.errors import AppraisalError
 from adyton_protocol.report import AttestationReport, TeeType
 from adyton_protocol.statement import as_nonce, report_data

@@ -8,6 +8,7 @@ appraisal needs, typed.
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import dcap_qvl
@@ -30,11 +31,15 @@ class DcapClaims:
         qe_status: Status of the quoting enclave alone.
         current_status: For TDX 1.5 and later, status of the current rather than the launch TCB; else None.
         advisory_ids: Advisories against platform and quoting enclave.
+        level_status: Status of the platform's TCB level alone.
         tcb_date_s: Date of the platform's TCB level, Unix time.
+        qe_tcb_date_s: Date of the quoting enclave's level.
+        current_tcb_date_s: Date of the level of ``current_status``, or None.
         evaluation_number: The lower one of TCB info and QE identity.
         root_crl_number: CRL number of the root's CRL.
         pck_crl_number: CRL number of the PCK CA's CRL.
         ppid: Platform provisioning id, 16 bytes.
+        platform_instance_id: 16 bytes, or none where the PCK certificate does not name it.
         pce_id: 2 bytes.
         fmspc: 6 bytes.
         earliest_expiration_s: When the first of all endorsements expires, Unix time.
@@ -44,14 +49,39 @@ class DcapClaims:
     qe_status: str
     current_status: str | None
     advisory_ids: tuple[str, ...]
+    level_status: str
     tcb_date_s: int
+    qe_tcb_date_s: int
+    current_tcb_date_s: int | None
     evaluation_number: int
     root_crl_number: int
     pck_crl_number: int
     ppid: bytes
+    platform_instance_id: bytes
     pce_id: bytes
     fmspc: bytes
     earliest_expiration_s: int
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Every status that was found; an appraisal looks at each."""
+        return (self.status, self.qe_status, *(() if self.current_status is None else (self.current_status,)))
+
+    def dated_s(self, status: str) -> int:
+        """Return the date of the oldest level of a status; the platform's when no single level has it.
+
+        The converged status of a sound platform with an old quoting enclave is the quoting enclave's; its age is, too.
+        """
+        dates = [
+            date_s
+            for found, date_s in (
+                (self.level_status, self.tcb_date_s),
+                (self.qe_status, self.qe_tcb_date_s),
+                (self.current_status, self.current_tcb_date_s),
+            )
+            if found == status and date_s is not None
+        ]
+        return min(dates, default=self.tcb_date_s)
 
 
 def verify_quote(
@@ -114,24 +144,37 @@ def _claims(text: str) -> DcapClaims:
     value: object = json.loads(text)
     document = Members(value, "claims", MalformedEvidence)
     tcb, platform, qe = document.object("tcb"), document.object("platform"), document.object("qe")
-    pck = platform.object("pck")
-    has_current = platform.raw("current_tcb_level") is not None
+    pck, level, qe_level = platform.object("pck"), platform.object("tcb_level"), qe.object("tcb_level")
+    current = None if platform.raw("current_tcb_level") is None else platform.object("current_tcb_level")
     return DcapClaims(
         status=tcb.text("status", max_chars=_MAX_TEXT),
-        qe_status=qe.object("tcb_level").text("tcbStatus", max_chars=_MAX_TEXT),
-        current_status=platform.object("current_tcb_level").text("tcbStatus", max_chars=_MAX_TEXT)
-        if has_current
-        else None,
+        qe_status=_status(qe_level),
+        current_status=None if current is None else _status(current),
         advisory_ids=tuple(str(item) for item in tcb.array("advisory_ids", max_items=_MAX_TEXT)),
+        level_status=_status(level),
         tcb_date_s=platform.integer("tcb_date_tag", minimum=0, maximum=2**53 - 1),
+        qe_tcb_date_s=_date(qe_level),
+        current_tcb_date_s=None if current is None else _date(current),
         evaluation_number=tcb.integer("eval_data_number", minimum=0, maximum=_U32),
         root_crl_number=platform.integer("root_ca_crl_num", minimum=0, maximum=_U32),
         pck_crl_number=platform.integer("pck_crl_num", minimum=0, maximum=_U32),
         ppid=_octets(pck, "ppid"),
+        platform_instance_id=b""
+        if pck.raw("platform_instance_id") is None
+        else _octets(pck, "platform_instance_id"),
         pce_id=_octets(pck, "pce_id"),
         fmspc=_octets(pck, "fmspc"),
         earliest_expiration_s=document.integer("earliest_expiration_date", minimum=0, maximum=2**53 - 1),
     )
+
+
+def _status(level: Members) -> str:
+    return level.text("tcbStatus", max_chars=_MAX_TEXT)
+
+
+def _date(level: Members) -> int:
+    # The library has read the same date before; a zone is always stated.
+    return int(datetime.fromisoformat(level.text("tcbDate", max_chars=_MAX_TEXT)).timestamp())
 
 
 def _octets(members: Members, name: str) -> bytes:

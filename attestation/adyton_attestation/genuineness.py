@@ -18,8 +18,8 @@ from adyton_attestation.certificates import TrustAnchor, common_name, p256_key, 
 from adyton_attestation.checks import CheckName, Ledger, Refusal
 from adyton_attestation.dcap import DcapClaims, verify_quote
 from adyton_attestation.endorsements import Endorsements
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import Quote
+from adyton_attestation.times import format_time
 
 _PCE_ID_BYTES: Final = 2
 

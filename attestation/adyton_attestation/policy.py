@@ -6,7 +6,8 @@ nothing. A check is relaxed only by naming it, with a reason and an expiry; when
 is back. Checks that are not in :data:`RELAXABLE` cannot be relaxed at all.
 
 The document is hashed into every result (:meth:`AppraisalPolicy.digest`), so that a result says under which rules
-it was reached. Reading and writing JSON is in :mod:`adyton_attestation.policy_json`.
+it was reached. People write it as TOML (:mod:`adyton_attestation.policy_toml`); what is hashed is the complete
+document, defaults included (:mod:`adyton_attestation.policy_document`).
 """
 
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from adyton_attestation.checks import CheckName
 from adyton_attestation.quote import SGX_FLAG_INIT, SGX_FLAG_MODE64BIT
 from adyton_protocol.digests import Digest, jcs, sha256_hex
 from adyton_protocol.errors import ConfigError
-from adyton_protocol.strict_json import JsonObject
+from adyton_protocol.strict_json import JsonObject, JsonValue
 
-POLICY_VERSION: Final = 1
+POLICY_VERSION: Final = 2
 
 TcbStatus: TypeAlias = Literal[
     "UpToDate",
@@ -33,6 +34,8 @@ TcbStatus: TypeAlias = Literal[
 """Statuses that a policy may name. ``Revoked`` is not among them."""
 
 OUT_OF_DATE: Final = frozenset({"OutOfDate", "OutOfDateConfigurationNeeded"})
+SOUND: Final = frozenset({"UpToDate", "SWHardeningNeeded"})
+"""Statuses that need no exception; the second still needs every advisory on the allow-list."""
 
 RELAXABLE: Final = frozenset(
     {
@@ -62,6 +65,11 @@ FLAGS_REQUIRED: Final = SGX_FLAG_INIT | SGX_FLAG_MODE64BIT
 FLAGS_MASK: Final = 0xFFFF_FFFF_FFFF_FB3F
 """Every flag counts except CET (0x40), KSS (0x80) and AEX-notify (0x400), which protect or are checked elsewhere.
 Under the mask lie DEBUG (0x02), the provisioning key (0x10) and the launch token key (0x20)."""
+FLAGS_ALWAYS: Final = 0x37
+"""INIT, DEBUG, MODE64BIT, provisioning key and launch token key: flags that no mask can leave out."""
+XFRM_REQUIRED: Final = 0xE7
+"""x87, SSE, AVX and the three parts of AVX-512: what a server with SGX has, and nothing else."""
+XFRM_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +121,10 @@ class Identity:
         signers: Signers.
         tds: Trust domains.
         attribute_flags: What ATTRIBUTES.FLAGS must be under the mask.
-        attribute_mask: Which flags count. SECURITY: it always covers DEBUG.
+        attribute_mask: Which flags count. SECURITY: it always covers DEBUG and the keys of others.
+        xfrm: What ATTRIBUTES.XFRM, the processor state that the enclave may use, must be under its mask. The host
+            chooses it at start; libraries choose their code by it, and other code may answer differently.
+        xfrm_mask: Which bits of it count.
         misc_select: MISCSELECT, exactly.
         key_separation: KSS fields.
     """
@@ -123,6 +134,8 @@ class Identity:
     tds: frozenset[TdIdentity] = frozenset()
     attribute_flags: int = FLAGS_REQUIRED
     attribute_mask: int = FLAGS_MASK
+    xfrm: int = XFRM_REQUIRED
+    xfrm_mask: int = XFRM_MASK
     misc_select: int = 0
     key_separation: KeySeparation = field(default_factory=KeySeparation)
 
@@ -143,22 +156,40 @@ class AllowedAdvisory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatusException:
+    """A TCB status that is accepted although it is not sound.
+
+    Attributes:
+        status: Which; neither one of :data:`SOUND` nor ``Revoked``.
+        reason: Why; never empty.
+        expires_s: Unix time from which it is not accepted any more.
+        grace_s: For an out-of-date status: how long after the date of the TCB level it is accepted, in seconds;
+            0 for every other status. It covers no advisory.
+    """
+
+    status: TcbStatus
+    reason: str
+    expires_s: int
+    grace_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TcbPolicy:
     """How current the platform and the endorsements must be.
 
     Attributes:
-        statuses: Accepted TCB statuses, for the platform and for the quoting enclave.
+        statuses: Accepted TCB statuses, for the platform and for the quoting enclave; among :data:`SOUND`.
+        exceptions: Further statuses, each with its reason and until when.
         advisories: Advisories that may stand against the platform, whatever its status.
         min_evaluation_number: Lowest tcbEvaluationDataNumber.
         max_endorsement_age_s: Greatest age of TCB info, QE identity and PCK CRL, in seconds.
-        platform_grace_s: How long after its tcbDate an out-of-date level is accepted, in seconds; 0 means never.
     """
 
     statuses: frozenset[TcbStatus] = frozenset({"UpToDate", "SWHardeningNeeded"})
+    exceptions: tuple[StatusException, ...] = ()
     advisories: tuple[AllowedAdvisory, ...] = ()
     min_evaluation_number: int = DEFAULT_EVALUATION_NUMBER
     max_endorsement_age_s: int = DEFAULT_ENDORSEMENT_AGE_S
-    platform_grace_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +198,14 @@ class EnrolledPlatform:
 
     Attributes:
         ppid: Platform provisioning id, 16 bytes.
+        platform_instance_id: What Intel registered the machine as, 16 bytes, where its PCK certificate names it (one
+            issued by the Platform CA does); else empty. A machine that is registered anew gets another one.
         custodian: Who keeps the machine.
         place: Where it stands.
     """
 
     ppid: bytes
+    platform_instance_id: bytes = b""
     custodian: str
     place: str
 
@@ -235,9 +269,13 @@ class AppraisalPolicy:
         reasons = [
             *(item.reason for item in self.relaxations),
             *(item.reason for item in self.tcb.advisories),
+            *(item.reason for item in self.tcb.exceptions),
         ]
         if not all(reason.strip() for reason in reasons):
-            raise ConfigError(f"policy {self.name!r}: a relaxation or an advisory lacks its reason")
+            raise ConfigError(
+                f"policy {self.name!r}: a relaxation, an exception or an advisory lacks its reason"
+            )
+        _check_platforms(self.platforms)
         if len({name for name, _ in self.models}) != len(self.models):
             raise ConfigError(f"policy {self.name!r}: a model is listed twice")
 
@@ -252,21 +290,46 @@ class AppraisalPolicy:
         """Return the advisories allowed at a time."""
         return frozenset(item.advisory_id for item in self.tcb.advisories if now_s < item.expires_s)
 
+    def accepted_statuses(self, now_s: int) -> dict[str, int | None]:
+        """Return the statuses accepted at a time; with each out-of-date one its grace in seconds, else None."""
+        accepted: dict[str, int | None] = dict.fromkeys(self.tcb.statuses)
+        for item in self.tcb.exceptions:
+            if now_s < item.expires_s:
+                accepted[item.status] = item.grace_s if item.status in OUT_OF_DATE else None
+        return accepted
+
     @classmethod
-    def from_json(cls, data: bytes | str) -> Self:
-        """Read a policy document; unknown members are errors.
+    def from_toml(cls, data: bytes | str) -> Self:
+        """Read a policy file; unknown members are errors.
 
         Raises:
             ConfigError: Malformed, of another version, or contradicting itself.
         """
         # Imported here because the reader builds the classes of this module.
-        from adyton_attestation.policy_json import read_policy  # noqa: PLC0415
+        from adyton_attestation.policy_toml import parse_policy_toml  # noqa: PLC0415
 
-        return cls(**read_policy(data.encode("utf-8") if isinstance(data, str) else data))
+        return cls.from_json(parse_policy_toml(data.encode("utf-8") if isinstance(data, str) else data))
+
+    @classmethod
+    def from_json(cls, document: JsonValue) -> Self:
+        """Take a policy as the object that :meth:`to_json` returns; members with a default may be missing.
+
+        Raises:
+            ConfigError: Malformed, of another version, or contradicting itself.
+        """
+        from adyton_attestation.policy_document import read_policy  # noqa: PLC0415
+
+        return cls(**read_policy(document))
+
+    def to_toml(self) -> str:
+        """Return the policy as a file for people: every value, and a comment on what it means."""
+        from adyton_attestation.policy_toml import write_policy_toml  # noqa: PLC0415
+
+        return write_policy_toml(self)
 
     def to_json(self) -> JsonObject:
         """Return the whole document, defaults included."""
-        from adyton_attestation.policy_json import policy_to_json  # noqa: PLC0415
+        from adyton_attestation.policy_document import policy_to_json  # noqa: PLC0415
 
         return policy_to_json(self)
 
@@ -277,10 +340,12 @@ class AppraisalPolicy:
 
 def _check_identity(identity: Identity) -> None:
     # SECURITY: a mask without DEBUG would let a debugger read the prompts of an otherwise perfect enclave.
-    if not identity.attribute_mask & 0x02 or identity.attribute_flags & 0x02:
-        raise ConfigError("policy: the attribute mask must cover DEBUG, and DEBUG must be clear")
-    if identity.attribute_flags & ~identity.attribute_mask:
-        raise ConfigError("policy: attribute flags are required that the mask leaves out")
+    if identity.attribute_flags & 0x02:
+        raise ConfigError("policy: DEBUG must be clear")
+    if FLAGS_ALWAYS & ~identity.attribute_mask:
+        raise ConfigError(f"policy: the attribute mask must cover {FLAGS_ALWAYS:#x}, DEBUG among them")
+    if identity.attribute_flags & ~identity.attribute_mask or identity.xfrm & ~identity.xfrm_mask:
+        raise ConfigError("policy: bits of attribute_flags or xfrm are required that their mask leaves out")
 
 
 def _check_tcb(tcb: TcbPolicy) -> None:
@@ -288,14 +353,35 @@ def _check_tcb(tcb: TcbPolicy) -> None:
         raise ConfigError(
             f"policy: the age of endorsements lies between 1 and {MAX_ENDORSEMENT_AGE_S} seconds"
         )
-    if not 0 <= tcb.platform_grace_s <= MAX_GRACE_S:
-        raise ConfigError(f"policy: the platform grace lies between 0 and {MAX_GRACE_S} seconds")
-    if bool(OUT_OF_DATE & tcb.statuses) != (tcb.platform_grace_s > 0):
-        raise ConfigError("policy: an out-of-date status needs a grace, and a grace an out-of-date status")
+    if not tcb.statuses <= SOUND:
+        raise ConfigError("policy: a status other than UpToDate and SWHardeningNeeded needs an exception")
+    excepted = [item.status for item in tcb.exceptions]
+    if len(set(excepted)) != len(excepted) or not SOUND.isdisjoint(excepted):
+        raise ConfigError("policy: a status is excepted twice, or needs no exception")
+    for item in tcb.exceptions:
+        if (item.status in OUT_OF_DATE) != (item.grace_s > 0):
+            raise ConfigError(
+                "policy: an exception for an out-of-date status needs a grace, and no other has one"
+            )
+        if not 0 <= item.grace_s <= MAX_GRACE_S:
+            raise ConfigError(f"policy: a grace lies between 1 and {MAX_GRACE_S} seconds")
+    named = [item.advisory_id for item in tcb.advisories]
+    if len(set(named)) != len(named):
+        raise ConfigError("policy: an advisory is listed twice")
+
+
+def _check_platforms(platforms: tuple[EnrolledPlatform, ...]) -> None:
+    # SECURITY: two entries for one machine would leave open who answers for it, and where it stands.
+    if len({item.ppid for item in platforms}) != len(platforms):
+        raise ConfigError("policy: a platform is enrolled twice; one machine has one custodian and one place")
+    if not all(item.custodian.strip() and item.place.strip() for item in platforms):
+        raise ConfigError("policy: a platform is enrolled without its custodian or its place")
 
 
 RAW_QUOTE_POLICY: Final = AppraisalPolicy(
     name="raw quote: platform, signatures and TCB, no reference values",
+    # Which processor state an enclave uses is a reference value; x87 and SSE are always on.
+    identity=Identity(xfrm=0x03, xfrm_mask=0x03),
     tcb=TcbPolicy(
         advisories=(
             AllowedAdvisory(

@@ -13,8 +13,8 @@ from adyton_attestation.checks import Check
 from adyton_attestation.dcap import DcapClaims
 from adyton_attestation.marks import HighWaterMarks
 from adyton_attestation.policy import EnrolledPlatform
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import SgxQuoteV3
+from adyton_attestation.times import format_time
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import MalformedEvidence
 from adyton_protocol.key_config import KeyConfig
@@ -180,6 +180,7 @@ def claims_json(claims: DcapClaims) -> JsonObject:
         "tcb_date": format_time(claims.tcb_date_s),
         "tcb_evaluation_number": claims.evaluation_number,
         "ppid": claims.ppid.hex(),
+        "platform_instance_id": claims.platform_instance_id.hex(),
         "fmspc": claims.fmspc.hex(),
         "endorsements_expire_at": format_time(claims.earliest_expiration_s),
     }

@@ -21,7 +21,7 @@ INTERRUPTED: Final = 130
 _EPILOG = """examples:
   adyton verify --simulated                      what runs there, check by check
   adyton ask --simulated "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
-  adyton chat --policy policy.json --url https://appliance.example
+  adyton chat --policy policy.toml --url https://appliance.example
   adyton receipt verify receipt.json --report report.json --simulated
 
 """

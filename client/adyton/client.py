@@ -5,7 +5,7 @@
 
     from adyton import Client
 
-    with Client("https://appliance.example", policy="policy.json") as client:
+    with Client("https://appliance.example", policy="policy.toml") as client:
         answer = client.openai().chat.completions.create(
             model="adyton-words-3m", messages=[{"role": "user", "content": "..."}]
         )

@@ -44,7 +44,7 @@ class Simulation:
 
     @classmethod
     def from_dir(cls, path: str | Path | None = None) -> Self:
-        """Read ``root.pem`` and ``policy.json`` of a local simulated installation.
+        """Read ``root.pem`` and ``policy.toml`` of a local simulated installation.
 
         Args:
             path: The installation's directory; by default the one that ``adyton-host up --simulate`` uses.
@@ -55,7 +55,7 @@ class Simulation:
         directory = default_directory() if path is None else Path(path).expanduser()
         try:
             root_pem = (directory / "root.pem").read_bytes()
-            policy_json = (directory / "policy.json").read_bytes()
+            policy_toml = (directory / "policy.toml").read_bytes()
         except OSError as error:
             raise ConfigError(
                 f"no simulated installation in {directory}; start one with: adyton-host up --simulate"
@@ -64,7 +64,7 @@ class Simulation:
             (root,) = x509.load_pem_x509_certificates(root_pem)
         except ValueError as error:
             raise ConfigError(f"{directory / 'root.pem'} does not hold exactly one certificate") from error
-        return cls(root_der=root.public_bytes(Encoding.DER), policy=AppraisalPolicy.from_json(policy_json))
+        return cls(root_der=root.public_bytes(Encoding.DER), policy=AppraisalPolicy.from_toml(policy_toml))
 
     def verifier(self) -> SimulatedVerifier:
         """Make the verifier that accepts this simulated installation and nothing real; it warns at every use."""

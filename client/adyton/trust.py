@@ -16,7 +16,7 @@ from adyton_attestation.verifier import Verifier
 from adyton_protocol.errors import ConfigError
 
 PolicySource = AppraisalPolicy | str | Path
-"""A policy, or the path of its JSON file."""
+"""A policy, or the path of its TOML file."""
 
 
 def appraiser_for(policy: PolicySource | None, simulation: Simulation | None) -> Appraiser:
@@ -71,6 +71,6 @@ def read_policy(path: Path) -> AppraisalPolicy:
     except OSError as error:
         raise ConfigError(f"the policy file {path} cannot be read: {error.strerror}") from error
     try:
-        return AppraisalPolicy.from_json(data)
+        return AppraisalPolicy.from_toml(data)
     except ConfigError as error:
         raise ConfigError(f"the policy file {path}: {error}") from error

@@ -10,6 +10,7 @@ import re
 import secrets
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -96,12 +97,12 @@ def test_promise_1_a_plaintext_request_is_refused_unread(appliance: Appliance) -
 
 def test_promise_2_nothing_is_sent_before_appraisal_passed(appliance: Appliance, tmp_path: Path) -> None:
     """When one reference value differs, not a byte of the request leaves, and the error names the check."""
-    for name in ("root.pem", "policy.json"):
+    for name in ("root.pem", "policy.toml"):
         (tmp_path / name).write_bytes((appliance.simulation_dir / name).read_bytes())
-    policy = (tmp_path / "policy.json").read_text()
-    document = json.loads(policy)
+    policy = (tmp_path / "policy.toml").read_text()
+    document = tomllib.loads(policy)
     measured = str(document["identity"]["mr_enclave"][0])
-    (tmp_path / "policy.json").write_text(policy.replace(measured, measured[::-1]))
+    (tmp_path / "policy.toml").write_text(policy.replace(measured, measured[::-1]))
     with wiretap(appliance.url) as tap, Client(tap.url, simulation=Simulation.from_dir(tmp_path)) as client:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the SDK may wrap it; the chain is checked
             ask(client, "never to be sent")
@@ -333,7 +334,7 @@ def test_promise_7_a_receipt_is_checked_offline_by_somebody_else(
 
 def test_promise_8_a_simulated_enclave_is_refused_unless_chosen(appliance: Appliance) -> None:
     """A client for real hardware refuses a simulated enclave, and sends it nothing."""
-    policy = ROOT / "manifests" / "policies" / "production.json"
+    policy = ROOT / "manifests" / "policies" / "production.toml"
     with (
         wiretap(appliance.url) as tap,
         Client(tap.url, policy=policy) as client,

@@ -25,9 +25,9 @@ from adyton_attestation.policy import (
     Relaxation,
     TcbPolicy,
 )
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.simulation.collateral import EVALUATION_NUMBER
 from adyton_attestation.simulation.installation import Installation, ensure_installation, write_file
+from adyton_attestation.times import format_time
 from adyton_protocol.digests import DIGEST_PATTERN, Digest, as_digest, sha256_hex
 from adyton_protocol.errors import ConfigError, ProtocolError
 from adyton_protocol.measurement import UNMEASURED, simulated_mrenclave
@@ -100,6 +100,8 @@ def simulated_policy(
         platforms=(
             EnrolledPlatform(
                 ppid=installation.pki.platform.ppid,
+                # As its PCK certificate says, like one of the Platform CA.
+                platform_instance_id=installation.pki.platform.ppid,
                 custodian="whoever runs this simulation",
                 place="nowhere: the platform is simulated",
             ),
@@ -142,7 +144,7 @@ def install(arguments: argparse.Namespace, now_s: int) -> dict[str, object]:
                 models += stated
                 configurations.append(configuration)
             policy = simulated_policy(installation, mr_enclave, models=models, configurations=configurations)
-            write_file(directory / "policy.json", json.dumps(policy.to_json(), indent=2).encode() + b"\n")
+            write_file(directory / "policy.toml", policy.to_toml().encode())
             state |= {"mr_enclave": mr_enclave.hex(), "policy_digest": policy.digest()}
     return state
 

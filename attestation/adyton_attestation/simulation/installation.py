@@ -5,7 +5,7 @@
 
     DIR/root.pem                 the simulated root: what a client pins
     DIR/collateral.json          endorsements, as a caching service would serve them
-    DIR/policy.json              the appraisal policy for the measured files
+    DIR/policy.toml              the appraisal policy for the measured files
     DIR/platform/pck_key.pem     the platform's private key: the simulated hardware        mode 0600
     DIR/platform/pck_chain.pem   PCK certificate, PCK CA, root
     DIR/platform/platform.json   fmspc, ppid, cpusvn, pcesvn, pceid, and qe {mrenclave, mrsigner, miscselect,

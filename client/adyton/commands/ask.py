@@ -33,7 +33,7 @@ from adyton_protocol.scaling_transcript import Transcript, transcript_from_json
 
 _EXAMPLES = """examples:
   adyton ask --simulated "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
-  adyton ask --policy policy.json --url https://appliance.example "..." --save-receipt receipt.json
+  adyton ask --policy policy.toml --url https://appliance.example "..." --save-receipt receipt.json
   adyton ask --simulated --json --seed 7 "..." | jq .answer
   adyton ask --simulated --strategy rebase-16 --explain "..."
   adyton ask --simulated --strategy auto "..." --save-transcript search.json

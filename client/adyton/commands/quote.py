@@ -16,9 +16,9 @@ from adyton_attestation.certificates import trust_anchor
 from adyton_attestation.checks import NUMBERS, Check, CheckName, checks_of, failed_check
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
 from adyton_attestation.policy import RAW_QUOTE_POLICY, AppraisalPolicy
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.quote import Quote, SgxQuoteV3, looks_like_quote
 from adyton_attestation.result import claims_json
+from adyton_attestation.times import format_time
 from adyton_attestation.verifier import QuoteAppraisal, appraise_quote
 from adyton_protocol.errors import AttestationError, ConfigError, EndorsementError
 from adyton_protocol.strict_json import JsonObject
@@ -131,7 +131,7 @@ def _read_quote(path: Path) -> bytes:
 
 
 def _read_policy(path: Path | None) -> AppraisalPolicy:
-    return RAW_QUOTE_POLICY if path is None else AppraisalPolicy.from_json(read_file(path, "policy"))
+    return RAW_QUOTE_POLICY if path is None else AppraisalPolicy.from_toml(read_file(path, "policy"))
 
 
 def _read_root(path: Path) -> bytes:

@@ -41,7 +41,7 @@ _SCOPE: Final = (
 _REPLAY_EXAMPLES: Final = """examples:
   adyton ask --simulated --strategy rebase-16 "..." --save-transcript search.json
   adyton receipt replay search.json --simulated
-  adyton receipt replay search.json --policy policy.json --json | jq .checks
+  adyton receipt replay search.json --policy policy.toml --json | jq .checks
 
 """
 

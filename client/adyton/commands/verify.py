@@ -23,7 +23,7 @@ from adyton_protocol.errors import AttestationError
 
 _EXAMPLES = """examples:
   adyton verify --simulated
-  adyton verify --policy policy.json --url https://appliance.example
+  adyton verify --policy policy.toml --url https://appliance.example
   adyton verify --simulated --json | jq '.checks[] | select(.verdict != "pass")'
 
 """

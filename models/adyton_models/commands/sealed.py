@@ -68,7 +68,7 @@ leave this machine, sealed to the attested keys. It is never written anywhere el
 
 An enclave forgets the key with its process: after each restart the key has to be released again."""
 _RELEASE_EXAMPLES: Final = """\
-  adyton-models release-key mine --key mine.key --policy policy.json --url https://appliance.example
+  adyton-models release-key mine --key mine.key --policy policy.toml --url https://appliance.example
   adyton-models release-key mine --key mine.key --simulated
 
 Another context length or sampling default gives a model another identity. If that is what you want, say so with

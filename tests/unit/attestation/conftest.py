@@ -73,7 +73,14 @@ class Lab:
             "name": "laboratory",
             "identity": Identity(mr_enclaves=frozenset({MR_ENCLAVE})),
             "tcb": TcbPolicy(),
-            "platforms": (EnrolledPlatform(ppid=self.pki.platform.ppid, custodian="us", place="bench"),),
+            "platforms": (
+                EnrolledPlatform(
+                    ppid=self.pki.platform.ppid,
+                    platform_instance_id=self.pki.platform.ppid,
+                    custodian="us",
+                    place="bench",
+                ),
+            ),
             "configurations": frozenset({CONFIGURATION}),
             "models": ((MODEL.name, frozenset({MODEL.identity})),),
         }

@@ -10,6 +10,7 @@ import pytest
 
 from adyton.cli import main
 from adyton_attestation.checks import CheckName
+from adyton_attestation.policy import Identity, TdIdentity
 from adyton_attestation.simulation.collateral import EndorsementSpec, build_endorsements
 from adyton_attestation.simulation.pki import ROOT_NAME, create_pki, issue
 from adyton_attestation.simulation.quoting import TdReportSpec, build_tdx_quote
@@ -29,7 +30,7 @@ class Desk:
         self.write("quote", lab.quote())
         self.write("collateral", lab.collateral())
         self.write("root", lab.pki.root.pem().encode())
-        self.write("policy", json.dumps(lab.policy().to_json()).encode())
+        self.write("policy", lab.policy().to_toml().encode())
 
     def write(self, name: str, data: bytes) -> None:
         """Replace one file."""
@@ -192,7 +193,7 @@ def test_unusable_input_ends_with_status_two(desk: Desk, capsys: Any, fault: str
         case "no policy":
             more = ["--policy", str(desk.directory / "nowhere")]
         case "policy not a policy":
-            desk.write("policy", b'{"version": 1}')
+            desk.write("policy", b"version = 2")
             more = ["--policy", str(desk.directory / "policy")]
         case "time":
             more = ["--at", "yesterday"]
@@ -210,7 +211,7 @@ def test_with_a_policy_everything_in_it_applies(desk: Desk, capsys: Any) -> None
     desk.write("quote", desk.lab.quote(mr_enclave=bytes(32)))
     assert desk.run(*policy) == 1
     assert says(capsys.readouterr().out, "fail", "enclave-identity")
-    desk.write("policy", b'{"version": 1, "name": "empty"}')
+    desk.write("policy", b"version = 2\nname = 'empty'\n")
     desk.write("quote", desk.lab.quote())
     assert desk.run(*policy) == 1
     assert says(capsys.readouterr().out, "fail", "platform")
@@ -224,9 +225,9 @@ def test_tdx_quotes_are_appraised_too(desk: Desk, capsys: Any, version: int) -> 
     desk.write("quote", build_tdx_quote(desk.lab.pki, td, version=version))
     assert desk.run("--json") == 0
     assert json.loads(capsys.readouterr().out)["quote"]["tee"] == "tdx"
-    policy = desk.lab.policy().to_json()
-    identity = {"tdx": [{"mr_td": "01" * 48, "rt_mr": ["00" * 48] * 4}]}
-    desk.write("policy", json.dumps(policy | {"identity": identity}).encode())
+    zeros = bytes(48)
+    identity = Identity(tds=frozenset({TdIdentity(mr_td=b"\x01" * 48, rt_mrs=(zeros, zeros, zeros, zeros))}))
+    desk.write("policy", desk.lab.policy(identity=identity).to_toml().encode())
     with_policy = ["--policy", str(desk.directory / "policy")]
     assert desk.run(*with_policy) == 0
     for change, check in (

@@ -13,7 +13,7 @@ import pytest
 from adyton.cli import main
 from adyton_attestation.checks import CheckName, checks_of, failed_check
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
-from adyton_attestation.policy import NO_EXPIRY_S, RAW_QUOTE_POLICY, AllowedAdvisory
+from adyton_attestation.policy import NO_EXPIRY_S, RAW_QUOTE_POLICY, AllowedAdvisory, StatusException
 from adyton_attestation.quote import parse_quote
 from adyton_attestation.verifier import QuoteAppraisal, appraise_quote
 from adyton_protocol.errors import AttestationError, EndorsementError
@@ -98,7 +98,9 @@ def test_an_sgx_platform_that_needs_configuration_is_refused_until_a_policy_name
         advisory_id="INTEL-SA-00289", reason="test", expires_s=NO_EXPIRY_S))  # fmt: skip
     tcb = dataclasses.replace(
         RAW_QUOTE_POLICY.tcb,
-        statuses=frozenset({"ConfigurationAndSWHardeningNeeded", "UpToDate"}),
+        exceptions=(
+            StatusException(status="ConfigurationAndSWHardeningNeeded", reason="test", expires_s=NO_EXPIRY_S),
+        ),
         advisories=known,
     )
     accepted = appraise(samples, "sgx_quote", policy=dataclasses.replace(RAW_QUOTE_POLICY, tcb=tcb))

@@ -111,7 +111,7 @@ def test_the_policy_accepts_the_measured_files_and_no_others(tmp_path: Path) -> 
     packages = [source / "enclave" / "adyton_enclave", source / "protocol" / "adyton_protocol"]
     assert measured_files(packages) == measured_files([source])
     install(arguments(tmp_path / "sim", "--measure", str(source)), NOW_S)
-    policy = AppraisalPolicy.from_json((tmp_path / "sim" / "policy.json").read_bytes())
+    policy = AppraisalPolicy.from_toml((tmp_path / "sim" / "policy.toml").read_bytes())
     assert policy.identity.mr_enclaves == {measure()}
 
 
@@ -127,11 +127,11 @@ def test_a_file_called_simulation_elsewhere_is_measured(tmp_path: Path) -> None:
 def test_stated_models_and_configurations_leave_nothing_relaxed(tmp_path: Path) -> None:
     """A relaxation stands in the policy exactly where the step was told nothing."""
     install(arguments(tmp_path, "--measure", str(ROOT)), NOW_S)
-    policy = AppraisalPolicy.from_json((tmp_path / "policy.json").read_bytes())
+    policy = AppraisalPolicy.from_toml((tmp_path / "policy.toml").read_bytes())
     assert {item.check.value for item in policy.relaxations} == {"configuration", "models"}
     stated = ("--model", f"abacus={DIGEST}", "--configuration", DIGEST)
     install(arguments(tmp_path, "--measure", str(ROOT), *stated), NOW_S)
-    policy = AppraisalPolicy.from_json((tmp_path / "policy.json").read_bytes())
+    policy = AppraisalPolicy.from_toml((tmp_path / "policy.toml").read_bytes())
     assert policy.relaxations == ()
     assert policy.models == (("abacus", frozenset({DIGEST})),)
 

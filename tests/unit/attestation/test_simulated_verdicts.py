@@ -21,6 +21,7 @@ from adyton_attestation.policy import (
     Identity,
     Relaxation,
     SignerIdentity,
+    StatusException,
     TcbPolicy,
 )
 from adyton_attestation.roots import INTEL_SGX_ROOT_DER
@@ -104,6 +105,16 @@ def test_verdict_vectors(lab: Any, case: dict[str, Any]) -> None:
         tcb["advisories"] = tuple(
             AllowedAdvisory(advisory_id=name, reason="vector", expires_s=lab.now_s + expires_in_s)
             for name, expires_in_s in tcb["advisories"].items()
+        )
+    if "exceptions" in tcb:
+        tcb["exceptions"] = tuple(
+            StatusException(
+                status=status,
+                reason="vector",
+                expires_s=lab.now_s + item["for_s"],
+                grace_s=item.get("grace_s", 0),
+            )
+            for status, item in tcb["exceptions"].items()
         )
     arguments = {
         "report": lab.report(lab.quote(**report)),

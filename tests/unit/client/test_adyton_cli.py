@@ -110,8 +110,8 @@ def test_a_forged_receipt_or_report_is_invalid(run: Run, where: tuple[str, ...],
     assert stripped.code == 1
     assert "cannot be appraised" in stripped.out
     report.write_text(evidence)
-    other = tmp_path / "policy.json"
-    other.write_text(json.dumps(policy().to_json()))
+    other = tmp_path / "policy.toml"
+    other.write_text(policy().to_toml())
     assert run("receipt", "verify", receipt, "--report", report, "--policy", other).code == 1
 
 
@@ -147,8 +147,8 @@ def test_verify_prints_every_check_under_the_banner(run: Run, where: tuple[str, 
 
 def test_verify_refuses_a_simulated_appliance_by_default(run: Run, url: str, tmp_path: Path) -> None:
     """With a policy for real appliances, simulated evidence exits with 1 and names the check."""
-    path = tmp_path / "policy.json"
-    path.write_text(json.dumps(policy().to_json()))
+    path = tmp_path / "policy.toml"
+    path.write_text(policy().to_toml())
     outcome = run("verify", "--url", url, "--policy", path)
     assert outcome.code == 1
     assert "fail  evidence-type" in outcome.out

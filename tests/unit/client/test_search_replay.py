@@ -240,8 +240,8 @@ def test_a_policy_for_real_appliances_refuses_a_simulated_search(
     run: Run, kept: Path, tmp_path: Path
 ) -> None:
     """Simulated evidence stays simulated in a replay."""
-    path = tmp_path / "policy.json"
-    path.write_text(json.dumps(policy().to_json()))
+    path = tmp_path / "policy.toml"
+    path.write_text(policy().to_toml())
     outcome = run("receipt", "replay", kept, "--policy", path)
     assert outcome.code == 1
     assert "REFUSED by report" in outcome.out

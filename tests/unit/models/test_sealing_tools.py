@@ -341,8 +341,8 @@ def test_no_host_no_release_and_nothing_is_sent(tmp_path: Path) -> None:
 
     from adyton_attestation.policy import AppraisalPolicy  # noqa: PLC0415
 
-    policy = AppraisalPolicy.from_json(
-        (Path(__file__).parents[3] / "manifests" / "policies" / "production.json").read_bytes()
+    policy = AppraisalPolicy.from_toml(
+        (Path(__file__).parents[3] / "manifests" / "policies" / "production.toml").read_bytes()
     )
     destination = Destination(
         url="http://127.0.0.1:1", model="mine", identity=Digest("sha256:" + "11" * 32), policy=policy

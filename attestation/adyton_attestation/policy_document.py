@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy documents as JSON: strict in, complete out. Unknown members are errors at every level.
+"""The policy document: strict in, complete out. Unknown members are errors at every level.
 
-Times are RFC 3339 with a zone; measurements are lower-case hexadecimal; durations are whole seconds. Whatever is
-missing takes the strict default of :mod:`adyton_attestation.policy`; ``version`` and ``name`` are required.
+Its values are JSON's, so that its canonical form (RFC 8785) can be hashed; people write it as TOML. Times are RFC
+3339 with a zone; measurements are lower-case hexadecimal; durations are whole seconds. Whatever is missing takes
+the strict default of :mod:`adyton_attestation.policy`; ``version`` and ``name`` are required.
 """
 
+import difflib
 import re
-from datetime import UTC, datetime
+from collections.abc import Collection
+from datetime import datetime
 from typing import Final, TypedDict, get_args
 
 from adyton_attestation.checks import CheckName
@@ -19,15 +22,16 @@ from adyton_attestation.policy import (
     KeySeparation,
     Relaxation,
     SignerIdentity,
+    StatusException,
     TcbPolicy,
     TcbStatus,
     TdIdentity,
 )
+from adyton_attestation.times import format_time
 from adyton_protocol.digests import DIGEST_CHARS, DIGEST_PATTERN, Digest
 from adyton_protocol.errors import ConfigError
-from adyton_protocol.strict_json import JsonObject, JsonValue, Members, parse_json
+from adyton_protocol.strict_json import JsonObject, JsonValue, Members, json_value
 
-MAX_POLICY_BYTES: Final = 256 * 1024
 _MAX_ITEMS: Final = 256
 _MAX_TEXT: Final = 512
 _U16: Final = 2**16 - 1
@@ -50,16 +54,17 @@ class PolicyFields(TypedDict, total=False):
     relaxations: tuple[Relaxation, ...]
 
 
-def read_policy(data: bytes) -> PolicyFields:
+def read_policy(value: JsonValue) -> PolicyFields:
     """Read a policy document.
 
     Raises:
         ConfigError: Not a policy document of this version.
     """
-    document = Members(
-        parse_json(data, max_bytes=MAX_POLICY_BYTES, what="policy", error=ConfigError), "policy", ConfigError
-    )
-    document.only(
+    document = Members(json_value(value, what="policy", error=ConfigError), "policy", ConfigError)
+    if document.raw("version") != POLICY_VERSION:
+        document.refuse("version", f"this release reads version {POLICY_VERSION}")
+    _only(
+        document,
         {
             "version",
             "name",
@@ -70,10 +75,8 @@ def read_policy(data: bytes) -> PolicyFields:
             "models",
             "max_key_life_s",
             "relaxations",
-        }
+        },
     )
-    if document.raw("version") != POLICY_VERSION:
-        document.refuse("version", f"this release reads version {POLICY_VERSION}")
     fields = PolicyFields(name=document.text("name", max_chars=_MAX_TEXT))
     if "identity" in document:
         fields["identity"] = _identity(document.object("identity"))
@@ -117,6 +120,8 @@ def policy_to_json(policy: AppraisalPolicy) -> JsonObject:
             ],
             "attribute_flags": f"{identity.attribute_flags:016x}",
             "attribute_mask": f"{identity.attribute_mask:016x}",
+            "xfrm": f"{identity.xfrm:016x}",
+            "xfrm_mask": f"{identity.xfrm_mask:016x}",
             "misc_select": identity.misc_select,
             "key_separation": {
                 "config_id": identity.key_separation.config_id.hex(),
@@ -127,16 +132,29 @@ def policy_to_json(policy: AppraisalPolicy) -> JsonObject:
         },
         "tcb": {
             "statuses": [status for status in _STATUSES if status in tcb.statuses],
+            "exceptions": [
+                {
+                    "status": item.status,
+                    "reason": item.reason,
+                    "expires": format_time(item.expires_s),
+                    "grace_s": item.grace_s,
+                }
+                for item in tcb.exceptions
+            ],
             "advisories": [
                 {"id": item.advisory_id, "reason": item.reason, "expires": format_time(item.expires_s)}
                 for item in tcb.advisories
             ],
             "min_evaluation_number": tcb.min_evaluation_number,
             "max_endorsement_age_s": tcb.max_endorsement_age_s,
-            "platform_grace_s": tcb.platform_grace_s,
         },
         "platforms": [
-            {"ppid": item.ppid.hex(), "custodian": item.custodian, "place": item.place}
+            {
+                "ppid": item.ppid.hex(),
+                "platform_instance_id": item.platform_instance_id.hex(),
+                "custodian": item.custodian,
+                "place": item.place,
+            }
             for item in policy.platforms
         ],
         "configurations": _texts(policy.configurations),
@@ -149,22 +167,32 @@ def policy_to_json(policy: AppraisalPolicy) -> JsonObject:
     }
 
 
-def format_time(seconds: int) -> str:
-    """Return a Unix time as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _only(members: Members, names: Collection[str]) -> None:
+    """Refuse every member that is not listed, and say which one was probably meant.
+
+    The document is its reader's own, so that naming the member gives nothing away.
+    """
+    unknown = [name[:_MAX_TEXT] for name, _ in members.items() if name not in names]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], names, n=1)
+        known = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(names))}"
+        members.refuse(ascii(unknown[0]), f"unknown member; {known}")
 
 
 def _identity(members: Members) -> Identity:
-    members.only(
+    _only(
+        members,
         {
             "mr_enclave",
             "mr_signer",
             "tdx",
             "attribute_flags",
             "attribute_mask",
+            "xfrm",
+            "xfrm_mask",
             "misc_select",
             "key_separation",
-        }
+        },
     )
     default = Identity()
     return Identity(
@@ -175,6 +203,8 @@ def _identity(members: Members) -> Identity:
         tds=frozenset(_td(item) for item in _optional_objects(members, "tdx")),
         attribute_flags=_flags(members, "attribute_flags", default.attribute_flags),
         attribute_mask=_flags(members, "attribute_mask", default.attribute_mask),
+        xfrm=_flags(members, "xfrm", default.xfrm),
+        xfrm_mask=_flags(members, "xfrm_mask", default.xfrm_mask),
         misc_select=_number(members, "misc_select", _U32, default.misc_select),
         key_separation=_key_separation(members.object("key_separation"))
         if "key_separation" in members
@@ -183,7 +213,7 @@ def _identity(members: Members) -> Identity:
 
 
 def _signer(members: Members) -> SignerIdentity:
-    members.only({"mr_signer", "isv_prod_id", "min_isv_svn"})
+    _only(members, {"mr_signer", "isv_prod_id", "min_isv_svn"})
     return SignerIdentity(
         mr_signer=members.hex("mr_signer", min_bytes=32, max_bytes=32),
         isv_prod_id=members.integer("isv_prod_id", minimum=0, maximum=_U16),
@@ -192,7 +222,7 @@ def _signer(members: Members) -> SignerIdentity:
 
 
 def _td(members: Members) -> TdIdentity:
-    members.only({"mr_td", "rt_mr"})
+    _only(members, {"mr_td", "rt_mr"})
     rt_mrs = _hex_items(members, "rt_mr", 48)
     match rt_mrs:
         case (first, second, third, fourth):
@@ -204,7 +234,7 @@ def _td(members: Members) -> TdIdentity:
 
 
 def _key_separation(members: Members) -> KeySeparation:
-    members.only({"config_id", "config_svn", "isv_ext_prod_id", "isv_family_id"})
+    _only(members, {"config_id", "config_svn", "isv_ext_prod_id", "isv_family_id"})
     default = KeySeparation()
 
     def field(name: str, size_bytes: int, missing: bytes) -> bytes:
@@ -219,30 +249,43 @@ def _key_separation(members: Members) -> KeySeparation:
 
 
 def _tcb(members: Members) -> TcbPolicy:
-    members.only(
-        {"statuses", "advisories", "min_evaluation_number", "max_endorsement_age_s", "platform_grace_s"}
+    _only(
+        members,
+        {"statuses", "exceptions", "advisories", "min_evaluation_number", "max_endorsement_age_s"},
     )
     default = TcbPolicy()
     return TcbPolicy(
-        statuses=frozenset(_status(members, item) for item in members.array("statuses", max_items=_MAX_ITEMS))
+        statuses=frozenset(
+            _status(members, "statuses", item) for item in members.array("statuses", max_items=_MAX_ITEMS)
+        )
         if "statuses" in members
         else default.statuses,
+        exceptions=tuple(_exception(item) for item in _optional_objects(members, "exceptions")),
         advisories=tuple(_advisory(item) for item in _optional_objects(members, "advisories")),
         min_evaluation_number=_number(members, "min_evaluation_number", _U32, default.min_evaluation_number),
         max_endorsement_age_s=_number(members, "max_endorsement_age_s", _U32, default.max_endorsement_age_s),
-        platform_grace_s=_number(members, "platform_grace_s", _U32, default.platform_grace_s),
     )
 
 
-def _status(members: Members, item: JsonValue) -> TcbStatus:
+def _status(members: Members, name: str, item: JsonValue) -> TcbStatus:
     for status in _STATUSES:
         if item == status:
             return status
-    return members.refuse("statuses", f"only these can be accepted: {', '.join(_STATUSES)}")
+    return members.refuse(name, f"only these can be accepted: {', '.join(_STATUSES)}")
+
+
+def _exception(members: Members) -> StatusException:
+    _only(members, {"status", "reason", "expires", "grace_s"})
+    return StatusException(
+        status=_status(members, "status", members.raw("status")),
+        reason=members.text("reason", max_chars=_MAX_TEXT),
+        expires_s=_time(members, "expires"),
+        grace_s=_number(members, "grace_s", _U32, 0),
+    )
 
 
 def _advisory(members: Members) -> AllowedAdvisory:
-    members.only({"id", "reason", "expires"})
+    _only(members, {"id", "reason", "expires"})
     return AllowedAdvisory(
         advisory_id=members.text("id", max_chars=64, pattern=_ADVISORY),
         reason=members.text("reason", max_chars=_MAX_TEXT),
@@ -251,16 +294,20 @@ def _advisory(members: Members) -> AllowedAdvisory:
 
 
 def _platform(members: Members) -> EnrolledPlatform:
-    members.only({"ppid", "custodian", "place"})
+    _only(members, {"ppid", "platform_instance_id", "custodian", "place"})
+    has_instance = "platform_instance_id" in members and members.raw("platform_instance_id") != ""
     return EnrolledPlatform(
         ppid=members.hex("ppid", min_bytes=16, max_bytes=16),
+        platform_instance_id=members.hex("platform_instance_id", min_bytes=16, max_bytes=16)
+        if has_instance
+        else b"",
         custodian=members.text("custodian", max_chars=_MAX_TEXT),
         place=members.text("place", max_chars=_MAX_TEXT),
     )
 
 
 def _relaxation(members: Members) -> Relaxation:
-    members.only({"check", "reason", "expires"})
+    _only(members, {"check", "reason", "expires"})
     name = members.text("check", max_chars=64)
     try:
         check = CheckName(name)
