@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
 
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.sources.carrier import (
     CARRIER_PATTERN,
     SIGNATURE_BYTES,
@@ -32,6 +31,7 @@ from adyton_attestation.sources.carrier import (
     carried_by,
 )
 from adyton_attestation.sources.family import PlatformFamily
+from adyton_attestation.times import format_time
 from adyton_protocol.digests import jcs
 from adyton_protocol.errors import EndorsementError
 from adyton_protocol.strict_json import JsonObject, JsonValue, Members, parse_json

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.sources.cache import EndorsementCache, write_atomically
 from adyton_attestation.sources.carrier import parse_carrier
 from adyton_attestation.sources.choice import PCS, SourceOptions, choose_source, read_anchor
 from adyton_attestation.sources.fetching import Dial
 from adyton_attestation.sources.pcs import Channel
 from adyton_attestation.sources.supply import EndorsementSupply, Supplied
+from adyton_attestation.times import format_time
 from adyton_protocol.errors import AdytonError, EndorsementsUnavailable
 from adyton_protocol.media import MAX_REPORT_BYTES
 from adyton_protocol.report import parse_report

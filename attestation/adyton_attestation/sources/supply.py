@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from adyton_attestation.certificates import TrustAnchor
-from adyton_attestation.policy_json import format_time
 from adyton_attestation.sources.cache import EndorsementCache, Kept
 from adyton_attestation.sources.family import PlatformFamily
 from adyton_attestation.sources.pcs import Source
 from adyton_attestation.sources.vetting import Span, VettedSet, vet
+from adyton_attestation.times import format_time
 from adyton_protocol.errors import (
     EndorsementError,
     EndorsementsNotPublished,
