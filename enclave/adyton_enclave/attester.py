@@ -7,22 +7,42 @@ lives in ``simulation.py``, which a production enclave does not contain, so that
 Callers never choose report data freely: it is always the digest of a domain-separated statement.
 """
 
+import errno
+import hmac
 import importlib
+import os
+import struct
 import threading
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from adyton_enclave.config import Configuration
-from adyton_protocol.errors import AttestationError, ConfigError
+from adyton_protocol.errors import (
+    AttestationError,
+    ConfigError,
+    NoRemoteAttestation,
+    NotInEnclave,
+    QuoteError,
+    QuoteMalformed,
+    QuoteOfAnother,
+    QuotingServiceAway,
+)
 
 GRAMINE_DIRECTORY: Final = Path("/dev/attestation")
 REPORT_DATA_BYTES: Final = 64
 MAX_QUOTE_BYTES: Final = 8192
 """Gramine's own buffer for a quote."""
 
-_SGX_REPORT_DATA_OFFSET: Final = 48 + 320
-"""Where an SGX quote carries its report data: 48-byte header, then byte 320 of the 384-byte report body
-(Intel SGX ECDSA Quote Library API, appendix A.4)."""
+# Intel SGX ECDSA Quote Library API, appendix A.4: header, report body, length of the signature data. The report body
+# is that of the local report (Intel SDM volume 3D, REPORT structure), which the processor writes for EREPORT.
+_HEADER: Final = struct.Struct("<HHIHH16s20s")
+_BODY_BYTES: Final = 384
+_REPORT_BYTES: Final = 432
+_REPORT_DATA_AT: Final = 320
+_LENGTH: Final = struct.Struct("<I")
+_SIGNED_BYTES: Final = _HEADER.size + _BODY_BYTES
+_QUOTE_VERSION: Final = 3
+_SGX: Final = 0
 
 TeeType = Literal["sgx", "simulated"]
 
@@ -50,7 +70,56 @@ class Attester(Protocol):
 
 def quoted_report_data(quote: bytes) -> bytes:
     """The 64 bytes of report data inside an SGX quote; nothing else of it is looked at."""
-    return quote[_SGX_REPORT_DATA_OFFSET : _SGX_REPORT_DATA_OFFSET + REPORT_DATA_BYTES]
+    start = _HEADER.size + _REPORT_DATA_AT
+    return quote[start : start + REPORT_DATA_BYTES]
+
+
+def check_quote(quote: bytes, report: bytes, report_data: bytes) -> None:
+    """Check that a quote is one, and that it says what the processor said to this enclave.
+
+    The quote comes from a service of the host, the report from the processor. Clients check the signature; a quote
+    that none of them would accept is found here, where the operator can see why.
+
+    Args:
+        quote: Attacker-controlled bytes: SGX quote, version 3, with its signature data. Zeros may follow.
+        report: The 432 bytes that EREPORT gave for the same report data.
+        report_data: The 64 bytes that both have to be about.
+
+    Raises:
+        QuoteMalformed: One of them is cut short or of another format.
+        QuoteOfAnother: They speak about different enclaves or different report data.
+    """
+    if len(report) != _REPORT_BYTES:
+        raise QuoteMalformed(f"the platform's report has {len(report)} bytes instead of {_REPORT_BYTES}")
+    body = report[:_BODY_BYTES]
+    if not hmac.compare_digest(body[_REPORT_DATA_AT:], report_data):
+        raise QuoteOfAnother(
+            "the platform reported other data than it was given; does something else write it?"
+        )
+    if not _SIGNED_BYTES + _LENGTH.size < len(quote) <= MAX_QUOTE_BYTES:
+        raise QuoteMalformed(f"the platform's quote has {len(quote)} bytes, which no quote has")
+    version, _, tee, *_ = _HEADER.unpack_from(quote)
+    if version != _QUOTE_VERSION or tee != _SGX:
+        raise QuoteMalformed(
+            f"the platform quotes in version {version}; only version {_QUOTE_VERSION} of SGX is known"
+        )
+    (signature_bytes,) = _LENGTH.unpack_from(quote, _SIGNED_BYTES)
+    rest = quote[_SIGNED_BYTES + _LENGTH.size :]
+    if not 0 < signature_bytes <= len(rest) or any(rest[signature_bytes:]):
+        raise QuoteMalformed("the platform's quote is cut short, or more than a quote")
+    # SECURITY: also for this enclave's own sake, two quotes that overtake each other must not swap their keysets.
+    if not hmac.compare_digest(quote[_HEADER.size : _SIGNED_BYTES], body):
+        raise QuoteOfAnother("the platform quoted another enclave or other report data than it was asked to")
+
+
+def _write_at_once(path: Path, data: bytes) -> None:
+    """Write in one piece and without touching what is there: each write to a pseudo-file replaces the one before."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+    finally:
+        os.close(descriptor)
 
 
 class GramineAttester:
@@ -60,7 +129,8 @@ class GramineAttester:
         """Check that there is a platform to speak to.
 
         Raises:
-            ConfigError: This process does not run in an SGX enclave with DCAP attestation.
+            NotInEnclave: This process does not run in an SGX enclave.
+            NoRemoteAttestation: It does, and was signed without attestation by DCAP.
         """
         self._directory = directory
         self._lock = threading.Lock()
@@ -69,12 +139,13 @@ class GramineAttester:
         except OSError as error:
             # SECURITY: gramine-direct has the directory but not this file. A missing file means that nothing
             # protects this process, so there is no other way on from here.
-            raise ConfigError(
-                f"{directory}/attestation_type does not exist: this process does not run in an SGX enclave. "
+            found = "is gramine-direct's" if (directory / "keys").is_dir() else "does not exist"
+            raise NotInEnclave(
+                f"{directory} {found}: this process does not run in an SGX enclave. "
                 'Start it with gramine-sgx, or write attester = "simulated" for a trial without protection'
             ) from error
-        if kind != b"dcap":
-            raise ConfigError(
+        if kind != b"dcap" or not (directory / "quote").exists():
+            raise NoRemoteAttestation(
                 "this enclave was signed without remote attestation: "
                 'set sgx.remote_attestation = "dcap" in the manifest and sign it again'
             )
@@ -85,18 +156,34 @@ class GramineAttester:
         return "sgx"
 
     def quote(self, report_data: bytes) -> bytes:
-        """See :meth:`adyton_enclave.attester.Attester.quote`."""
+        """See :meth:`adyton_enclave.attester.Attester.quote`.
+
+        Raises:
+            QuoteError: There is no local report to be quoted.
+            QuotingServiceAway: No quote came.
+            QuoteMalformed: What came is no quote.
+            QuoteOfAnother: The quote is about something else.
+        """
         if len(report_data) != REPORT_DATA_BYTES:
             # Gramine would pad or cut in silence.
             raise AttestationError(f"report data must be {REPORT_DATA_BYTES} bytes")
+        # SECURITY: one thread at a time, or a quote could be about what another thread wrote.
         with self._lock:
             try:
-                (self._directory / "user_report_data").write_bytes(report_data)
+                _write_at_once(self._directory / "user_report_data", report_data)
+                report = (self._directory / "report").read_bytes()
+            except OSError as error:
+                raise QuoteError(
+                    f"the processor gave no report ({error.strerror}); Adyton is made for Gramine 1.9"
+                ) from error
+            try:
                 quote = (self._directory / "quote").read_bytes()
             except OSError as error:
-                raise AttestationError("the platform gave no quote; is the AESM service running?") from error
-        if len(quote) > MAX_QUOTE_BYTES or quoted_report_data(quote) != report_data:
-            raise AttestationError("the platform quoted something else than it was asked to")
+                raise QuotingServiceAway(
+                    f"the platform gave no quote ({error.strerror}). Does the quoting service run? "
+                    "Try: systemctl status aesmd; adyton-host doctor"
+                ) from error
+        check_quote(quote, report, report_data)
         return quote
 
 

@@ -5,6 +5,9 @@
 
     AdytonError                       code, fault, retry_safe
     ├── ConfigError                   a configuration, policy or catalog file is unusable
+    │   ├── PlatformError             this process has no platform that could vouch for it
+    │   │   ├── NotInEnclave              no /dev/attestation, or none of an SGX enclave
+    │   │   └── NoRemoteAttestation       an enclave that was signed without it
     │   ├── AdapterError              a scorer's adapter or head is malformed, or does not suit its model
     │   │   └── GoldenMismatch        the scorer gives other scores than its adapter says
     │   └── ModelFileError            a model file is malformed, hostile or another one: check
@@ -22,6 +25,10 @@
     │   ├── ReferenceValueError       signed reference values: missing, malformed, forged, expired or not logged
     │   │   ├── ReleaseRolledBack     older than what was seen before
     │   │   └── ReleaseLogForked      the log tells another history than before
+    │   ├── QuoteError                the platform gave the enclave no quote that it could use
+    │   │   ├── QuotingServiceAway        nobody signs quotes on this machine right now
+    │   │   ├── QuoteMalformed            cut short, too long, or of another format
+    │   │   └── QuoteOfAnother            about other report data, or about another enclave
     │   └── AppraisalError            a named check of the policy failed: check, expected, actual
     ├── ProtocolError
     │   ├── LocalProtocolError        we used the protocol wrongly
@@ -80,6 +87,24 @@ class ConfigError(AdytonError):
 
     code = "config"
     fault: ClassVar[Fault] = "operator"
+
+
+class PlatformError(ConfigError):
+    """This process was told to attest, and runs where nothing can vouch for it. Nothing is served instead."""
+
+    code = "platform"
+
+
+class NotInEnclave(PlatformError):
+    """There is no ``/dev/attestation``, or it is that of a Gramine without SGX."""
+
+    code = "not-in-enclave"
+
+
+class NoRemoteAttestation(PlatformError):
+    """The enclave was signed without remote attestation by DCAP, so nobody outside could check it."""
+
+    code = "no-remote-attestation"
 
 
 class ModelFileError(ConfigError):
@@ -224,6 +249,31 @@ class AppraisalError(AttestationError):
         self.check = check
         self.expected = expected
         self.actual = actual
+
+
+class QuoteError(AttestationError):
+    """The platform gave the enclave no quote that it could hand on."""
+
+    code = "quote"
+
+
+class QuotingServiceAway(QuoteError):
+    """No quote came at all: the service that signs quotes does not run, or has no certificate for this platform."""
+
+    code = "quoting-service-away"
+    fault: ClassVar[Fault] = "operator"
+
+
+class QuoteMalformed(QuoteError):
+    """What came for a quote is cut short, too long, or of a format that is not known here."""
+
+    code = "quote-malformed"
+
+
+class QuoteOfAnother(QuoteError):
+    """The quote is about other report data than was asked for, or about another enclave."""
+
+    code = "quote-of-another"
 
 
 class ProtocolError(AdytonError):
