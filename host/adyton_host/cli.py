@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from adyton_host import tune
-from adyton_host.commands import doctor, status, up
+from adyton_host.commands import doctor, manifest, status, up
 from adyton_host.commands.options import EXIT_CODES, FAILED, INTERRUPTED, UNUSABLE, Subparsers
 from adyton_host.errors import EnclaveStartError
 from adyton_protocol.errors import AdytonError, ConfigError
@@ -26,6 +26,7 @@ examples:
   adyton-host up                                start the signed enclave image under gramine-sgx
   adyton-host up --simulate                     start on http://127.0.0.1:8470 with the shipped model, unprotected
   adyton-host up --simulate --port 0 --json     any free port; one JSON line on stdout when ready
+  adyton-host manifest render                   make the enclave image that `up` starts
   adyton-host status                            is it up, does its enclave attest?
   adyton-host tune                              which engine settings are fastest here?
 
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (up, status, doctor):
+    for command in (up, status, doctor, manifest):
         command.add_parser(commands)
     _add_tune(commands)
     return parser

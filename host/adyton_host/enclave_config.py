@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the one configuration file that a simulated enclave reads.
+"""Writes the one configuration file that an enclave reads.
 
 The enclave hashes what it read into its attested keyset, so an operator cannot change an answer here without
 clients seeing another configuration digest.
@@ -27,12 +27,13 @@ class EnclaveConfig:
     """What the host decides about an enclave.
 
     Attributes:
-        simulation_platform: Directory with the simulated platform's key and certificates.
+        simulation_platform: Directory with the simulated platform's key and certificates; None for an enclave that
+            Gramine vouches for.
         models: The models to load.
         overrides: The operator's own members: ``epoch_seconds``, ``[limits]`` and the like.
     """
 
-    simulation_platform: Path
+    simulation_platform: Path | None
     models: tuple[CatalogModel, ...]
     overrides: Mapping[str, object] = field(default_factory=dict)
 
@@ -42,12 +43,17 @@ class EnclaveConfig:
             "version": _VERSION,
             "listen_host": "127.0.0.1",
             "listen_port": port,
-            "attester": "simulated",
-            "simulation_platform": str(self.simulation_platform),
+            **_attester(self.simulation_platform),
             **self.overrides,
             "model": [_model_table(model) for model in self.models],
         }
         return render_toml(document)
+
+
+def _attester(simulation_platform: Path | None) -> dict[str, object]:
+    if simulation_platform is None:
+        return {"attester": "gramine"}
+    return {"attester": "simulated", "simulation_platform": str(simulation_platform)}
 
 
 def read_overrides(path: Path) -> Mapping[str, object]:
