@@ -66,7 +66,11 @@ def _add_tune(commands: "Subparsers[argparse.ArgumentParser]") -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    arguments = build_parser().parse_args(argv)
+    return finish(build_parser().parse_args(argv))
+
+
+def finish(arguments: argparse.Namespace) -> int:
+    """Carry out what was parsed; errors become words and an exit status."""
     try:
         outcome: int = arguments.run(arguments)
     except ConfigError as error:

@@ -94,6 +94,11 @@ class EnclaveImage:
         return _table(self.manifest, "sgx").get("edmm_enable") is True
 
     @property
+    def committed_bytes(self) -> int:
+        """Memory that is taken when it starts, used or not."""
+        return 0 if self.edmm else self.enclave_size_bytes
+
+    @property
     def mrenclave(self) -> str | None:
         """What the SIGSTRUCT says is measured, in hexadecimal digits; None without one.
 
@@ -202,7 +207,8 @@ def size_bytes(value: object) -> int:
     if type(value) is int:
         return value
     text = str(value).strip()
-    number, unit = (text[:-1], _UNITS.get(text[-1:].upper(), 0)) if text[-1:].isalpha() else (text, 1)
+    unit = _UNITS.get(text[-1:].upper(), 1)
+    number = text[:-1] if unit > 1 else text
     try:
         return int(number, 0) * unit
     except ValueError:

@@ -85,7 +85,7 @@ def _under_gramine(image: EnclaveImage, program: str, tee_type: str) -> EnclaveL
         port=image.port,
         tee_type=tee_type,
         image_dir=image.directory,
-        start_timeout_s=_START_S + _START_S_PER_GIB * image.enclave_size_bytes / _GIBIBYTE,
+        start_timeout_s=_START_S + _START_S_PER_GIB * image.committed_bytes / _GIBIBYTE,
     )
 
 

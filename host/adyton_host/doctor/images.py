@@ -40,7 +40,7 @@ def memory_need(image: EnclaveImage) -> MemoryNeed:
     """What an image will occupy."""
     return MemoryNeed(
         weights_bytes=sum(path.stat().st_size for path in image.model_files if path.is_file()),
-        committed_bytes=0 if image.edmm else image.enclave_size_bytes,
+        committed_bytes=image.committed_bytes,
     )
 
 
