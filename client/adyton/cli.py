@@ -6,14 +6,16 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
-from adyton.commands import ask, chat, models, quote, receipt, verify
 from adyton.commands.options import EXIT_CODES, FAILED, REFUSED, UNUSABLE
 from adyton.terminal import emit_json, paint, printable, say
-from adyton_attestation.simulation import SimulatedAttestationWarning
+from adyton_attestation.simulation.warning import SimulatedAttestationWarning
 from adyton_protocol.errors import AdytonError, AttestationError, ConfigError, ReceiptError
+
+COMMANDS: Final = ("ask", "chat", "verify", "receipt", "models", "quote")
+"""The commands, each a module of ``adyton.commands``, in the order of the help."""
 
 INTERRUPTED: Final = 130
 """As a shell reports a command ended by Ctrl-C."""
@@ -27,8 +29,26 @@ _EPILOG = """examples:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Build the parser with all commands."""
+class _Version(argparse.Action):
+    """Prints the version; looks it up only then, because that takes as long as everything else here together."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - see above
+
+        say(f"adyton {version('adyton')}", sys.stdout)
+        parser.exit()
+
+
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser, with one command or with all.
+
+    Args:
+        command: The only command that is needed: the others, with an HTTP client among what they import, are then
+            left alone. Anything that is no command's name gives all of them.
+    """
     parser = argparse.ArgumentParser(
         prog="adyton",
         description="Talk to a language model inside an attested enclave. Nothing is sent before the enclave "
@@ -36,16 +56,17 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"adyton {version('adyton')}")
+    parser.add_argument("--version", action=_Version, help="show program's version number and exit")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (ask, chat, verify, receipt, models, quote):
-        command.add_parser(subparsers)
+    for name in (command,) if command in COMMANDS else COMMANDS:
+        import_module(f"adyton.commands.{name}").add_parser(subparsers)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = make_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = make_parser(words[0] if words else None).parse_args(words)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ code by ``SimulatedAttestationWarning``, on the command line by a banner.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,12 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from adyton_attestation.policy import AppraisalPolicy
 from adyton_attestation.simulation import SimulatedVerifier
 from adyton_protocol.errors import ConfigError
-
-SIMULATED_BANNER: Final = (
-    "SIMULATED: this appliance runs outside any hardware enclave. "
-    "Whoever runs it can read every prompt and every answer."
-)
-"""What the command line says at every use of a simulated appliance."""
 
 
 def default_directory() -> Path:

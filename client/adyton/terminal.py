@@ -14,9 +14,13 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Final, Literal, Protocol, TextIO
 
-from adyton.simulation import SIMULATED_BANNER
-
 Style = Literal["bold", "green", "red", "yellow", "dim"]
+SIMULATED_BANNER: Final = (
+    "SIMULATED: this appliance runs outside any hardware enclave. "
+    "Whoever runs it can read every prompt and every answer."
+)
+"""What the command line says at every use of a simulated appliance."""
+
 _CODES: Final[Mapping[Style, str]] = {"bold": "1", "green": "32", "red": "31", "yellow": "33", "dim": "2"}
 _VERDICT_STYLES: Final[Mapping[str, Style]] = {"pass": "green", "fail": "red", "skip": "yellow"}
 _BANNER_COLUMNS: Final = 76

@@ -85,8 +85,19 @@ def test_the_enclave_loads_neither_client_nor_verifier_nor_simulator() -> None:
         assert forbidden not in loaded
 
 
+def test_an_appraisal_of_a_bare_quote_loads_no_way_to_the_network() -> None:
+    """`adyton quote verify` is offline and quick to start: no HTTP client and no SDK is imported for it."""
+    loaded = imported_modules("import adyton.cli; adyton.cli.make_parser('quote')")
+    assert "adyton_attestation.appraisal" in loaded
+    for forbidden in ("httpx", "openai", "nacl", "adyton.client"):
+        assert forbidden not in loaded
+
+
 def test_the_client_loads_no_enclave_host_or_model_code() -> None:
     """Importing the client loads the verifier and the protocol only."""
-    loaded = imported_modules("import adyton, adyton.cli")
+    loaded = imported_modules(
+        "import adyton, adyton.cli; adyton.cli.make_parser(); [getattr(adyton, name) for name in adyton.__all__]"
+    )
+    assert "httpx" in loaded
     for forbidden in ("adyton_enclave", "adyton_host", "adyton_models", "llama_cpp", "fastapi", "torch"):
         assert forbidden not in loaded

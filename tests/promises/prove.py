@@ -82,7 +82,8 @@ def copy_tree(destination: Path) -> None:
     site = destination / ".venv" / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
     # A path inside a .pth file is added without reading the .pth files that lie there, so the dependencies
     # come along and the editable install of the original tree does not.
-    lines = [*(str(destination / package) for package in PACKAGES), sysconfig.get_path("purelib")]
+    lines = [*(str(destination / package) for package in PACKAGES)]
+    lines += [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
     (site / "tree.pth").write_text("\n".join(lines) + "\n")
     for script, module in SCRIPTS.items():
         path = destination / ".venv" / "bin" / script

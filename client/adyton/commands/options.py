@@ -5,12 +5,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
-from adyton.client import Client
-from adyton.simulation import Simulation, default_directory
 from adyton.terminal import announce_simulation
 from adyton_protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    # The client brings an HTTP client along; it is imported when one is made, since not every command does.
+    from adyton.client import Client
+    from adyton.simulation import Simulation
 
 DEFAULT_URL: Final = "http://127.0.0.1:8470"
 
@@ -29,6 +32,8 @@ EXIT_CODES: Final = """exit codes:
 
 def add_trust_options(parser: argparse.ArgumentParser) -> None:
     """Add the choice between a real and a simulated appliance; there is no default."""
+    from adyton.simulation import default_directory  # noqa: PLC0415 - see above
+
     group = parser.add_argument_group("trust (choose one; there is no default)")
     group.add_argument(
         "--policy", type=Path, metavar="FILE", help="appraisal policy that came with the appliance's release"
@@ -62,7 +67,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
 
 
-def simulation(args: argparse.Namespace) -> Simulation | None:
+def simulation(args: argparse.Namespace) -> "Simulation | None":
     """Return the simulated installation, if the caller chose one.
 
     Raises:
@@ -72,15 +77,19 @@ def simulation(args: argparse.Namespace) -> Simulation | None:
         if args.simulation_dir is not None:
             raise ConfigError("--simulation-dir does nothing without --simulated")
         return None
+    from adyton.simulation import Simulation  # noqa: PLC0415 - see above
+
     return Simulation.from_dir(args.simulation_dir)
 
 
-def connect(args: argparse.Namespace, *, banner: TextIO | None = None) -> Client:
+def connect(args: argparse.Namespace, *, banner: TextIO | None = None) -> "Client":
     """Make the client that the options describe; announce a simulation, by default on standard error.
 
     Raises:
         ConfigError: The options are unusable.
     """
+    from adyton.client import Client  # noqa: PLC0415 - see above
+
     chosen = simulation(args)
     api_key = None
     if args.api_key_file is not None:
