@@ -14,8 +14,8 @@ from adyton.terminal import emit_json, paint, printable, say
 from adyton_attestation.simulation.warning import SimulatedAttestationWarning
 from adyton_protocol.errors import AdytonError, AttestationError, ConfigError, ReceiptError
 
-COMMANDS: Final = ("ask", "chat", "verify", "receipt", "models", "quote")
-"""The commands, each a module of ``adyton.commands``, in the order of the help."""
+COMMANDS: Final = ("ask", "chat", "verify", "receipt", "models", "quote", "attestation-result")
+"""The commands, each a module of ``adyton.commands`` with ``_`` for ``-``, in the order of the help."""
 
 INTERRUPTED: Final = 130
 """As a shell reports a command ended by Ctrl-C."""
@@ -59,7 +59,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="show program's version number and exit")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in (command,) if command in COMMANDS else COMMANDS:
-        import_module(f"adyton.commands.{name}").add_parser(subparsers)
+        import_module(f"adyton.commands.{name.replace('-', '_')}").add_parser(subparsers)
     return parser
 
 

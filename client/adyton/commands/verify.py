@@ -3,9 +3,11 @@
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
+from adyton.commands.attestation_result import read_signing_key
 from adyton.commands.options import (
     EXIT_CODES,
     OK,
@@ -13,17 +15,24 @@ from adyton.commands.options import (
     add_connection_options,
     add_trust_options,
     connect,
+    save_bytes,
     save_json,
 )
+from adyton.edge import wall_clock_s
 from adyton.receipts import ReportFile
-from adyton.session import Verdict
+from adyton.session import Attested, Verdict
 from adyton.terminal import emit_json, paint, print_checks, say
 from adyton_attestation.checks import checks_of
-from adyton_protocol.errors import AttestationError
+from adyton_attestation.eat import sign_result
+from adyton_protocol.cmw_evidence import WrappedEvidence, encode_evidence
+from adyton_protocol.errors import AttestationError, ConfigError
+from adyton_protocol.media import CMW_CBOR, CMW_JSON
+from adyton_protocol.report import parse_report
 
 _EXAMPLES = """examples:
   adyton verify --simulated
   adyton verify --policy policy.toml --url https://appliance.example
+  adyton verify --policy policy.toml --eat-key auditor.key --eat result.jwt
   adyton verify --simulated --json | jq '.checks[] | select(.verdict != "pass")'
 
 """
@@ -45,13 +54,42 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help="keep evidence, endorsements, challenge and time, to repeat the appraisal later",
     )
+    group = parser.add_argument_group("for third parties")
+    group.add_argument(
+        "--eat",
+        type=Path,
+        metavar="FILE",
+        help="write the result as a signed token (EAT as JWT), with --eat-key; check it with attestation-result verify",
+    )
+    group.add_argument(
+        "--eat-key", type=Path, metavar="KEY", help="Ed25519 private key of whoever vouches (PEM)"
+    )
+    group.add_argument(
+        "--eat-nonce", metavar="TEXT", help="nonce that the third party wants to see in the token"
+    )
+    group.add_argument(
+        "--save-cmw",
+        type=Path,
+        metavar="FILE",
+        help="write evidence and endorsements as one RFC 9999 collection, in CBOR if FILE ends in .cbor, else in JSON",
+    )
     add_trust_options(parser)
     add_connection_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out the command."""
+    """Carry out the command.
+
+    Raises:
+        ConfigError: The options are unusable, or a file cannot be read or written.
+    """
+    if (args.eat is None) != (args.eat_key is None):
+        raise ConfigError("--eat FILE and --eat-key KEY go together")
+    if args.eat_nonce is not None and not 8 <= len(args.eat_nonce) <= 88:  # noqa: PLR2004 - RFC 9711 section 4.1
+        raise ConfigError("--eat-nonce takes 8 to 88 characters")
+    # Before anything is asked for, so that a missing key is found at once.
+    key = None if args.eat_key is None else read_signing_key(args.eat_key)
     # The verdict belongs under its banner, so the banner goes where the verdict goes.
     with connect(args, banner=sys.stderr if args.json else sys.stdout) as client:
         try:
@@ -61,11 +99,23 @@ def run(args: argparse.Namespace) -> int:
             return REFUSED
         if args.save_report is not None:
             save_json(args.save_report, ReportFile.of(client.attest()).to_json())
+        if args.save_cmw is not None:
+            _save_cmw(args.save_cmw, client.attest())
+        if key is not None:
+            build = f"adyton {version('adyton')}"
+            token = sign_result(verdict, key, now_s=wall_clock_s(), build=build, nonce=args.eat_nonce)
+            save_bytes(args.eat, token.encode("ascii") + b"\n")
     if args.json:
         emit_json(verdict.to_json())
     else:
         _print_acceptance(verdict, args.url, sys.stdout)
     return OK
+
+
+def _save_cmw(path: Path, attested: Attested) -> None:
+    media_type = CMW_CBOR if path.suffix == ".cbor" else CMW_JSON
+    evidence = WrappedEvidence(report=parse_report(attested.report), endorsements=attested.endorsements)
+    save_bytes(path, encode_evidence(evidence, media_type))
 
 
 def _print_acceptance(verdict: Verdict, url: str, out: TextIO) -> None:
