@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from adyton_host.catalog import CatalogModel
 from adyton_host.enclave_config import FILE_NAME
 from adyton_protocol.errors import ConfigError
 
+MODELS_DIR: Final = "models"
 _DIRECT: Final = ".manifest"
 _SGX: Final = ".manifest.sgx"
 _SIGSTRUCT: Final = ".sig"
@@ -40,7 +42,7 @@ class EnclaveImage:
         manifest: The parsed manifest.
         port: The loopback port on which its configuration makes the enclave listen.
         attester: ``gramine`` or ``simulated``, as its configuration says.
-        models: Names of what it serves, the first one first.
+        models: What it serves, the first one first; with the files behind the enclave's own paths.
         model_files: What the manifest allows it to read without a hash, which are the weights; the host's paths.
         config_path: Where its configuration lies.
         config_sha256: What the manifest trusts that file as, in hexadecimal digits.
@@ -52,7 +54,7 @@ class EnclaveImage:
     manifest: Mapping[str, object]
     port: int
     attester: str
-    models: tuple[str, ...]
+    models: tuple[CatalogModel, ...]
     model_files: tuple[Path, ...]
     config_path: Path
     config_sha256: str
@@ -149,7 +151,7 @@ def load_image(directory: Path, *, signed: bool) -> EnclaveImage:
         manifest=manifest,
         port=port,
         attester=str(attester),
-        models=tuple(str(model.get("name")) for model in _models(config)),
+        models=tuple(_model(model, directory) for model in _models(config)),
         model_files=tuple(
             directory / str(uri).removeprefix("file:") for uri in _entries(manifest, "allowed_files")
         ),
@@ -228,6 +230,26 @@ def _table(document: Mapping[str, object], key: str) -> Mapping[str, object]:
 def _models(config: Mapping[str, object]) -> list[Mapping[str, object]]:
     models = config.get("model", [])
     return [model for model in models if isinstance(model, Mapping)] if isinstance(models, list) else []
+
+
+def _model(entry: Mapping[str, object], directory: Path) -> CatalogModel:
+    """What the host has to know of a model; the enclave reads the rest itself."""
+    named = entry.get("paths", [entry.get("path")])
+    names = [Path(name).name for name in (named if isinstance(named, list) else []) if isinstance(name, str)]
+    sealed = _table(entry, "sealed").get("key_id")
+    paths = [directory / MODELS_DIR / name for name in names] or [directory / MODELS_DIR]
+    return CatalogModel(
+        name=str(entry.get("name")),
+        path=paths[0],
+        more_paths=tuple(paths[1:]),
+        content=str(entry.get("content", "")),
+        weights=str(entry.get("weights", "")),
+        license=str(entry.get("license", "")),
+        n_ctx=n_ctx if type(n_ctx := entry.get("n_ctx")) is int else 0,
+        role=str(entry.get("role", "generator")),
+        sampling={},
+        key_id=sealed if isinstance(sealed, str) else None,
+    )
 
 
 def _toml(path: Path) -> Mapping[str, object]:

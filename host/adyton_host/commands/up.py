@@ -207,7 +207,7 @@ def _refuse_beside_an_image(arguments: argparse.Namespace) -> None:
 
 
 def _served(image: EnclaveImage) -> str:
-    return image.models[0] if image.models else image.name
+    return image.models[0].name if image.models else image.name
 
 
 def _say(line: str) -> None:

@@ -8,7 +8,7 @@ from adyton_host.doctor.clock import examine_clock
 from adyton_host.doctor.driver import examine_driver
 from adyton_host.doctor.finding import Finding
 from adyton_host.doctor.gramine import examine_gramine
-from adyton_host.doctor.images import examine_image, memory_need
+from adyton_host.doctor.images import examine_image, memory_need, need_of
 from adyton_host.doctor.machine import Machine
 from adyton_host.doctor.memory import MemoryNeed, examine_huge_files, examine_hugepages, examine_memory
 from adyton_host.doctor.processor import examine_processor
@@ -77,8 +77,7 @@ def examine_hardware(machine: Machine, wishes: Wishes) -> tuple[Finding, ...]:
 def _need_of_model(wishes: Wishes) -> MemoryNeed | None:
     """Without an image: what the model of the catalog would need, so that one knows before one renders."""
     _, models = examine_model(wishes.catalog)
-    files = [path for model in models for path in model.files]
-    return MemoryNeed(weights_bytes=sum(path.stat().st_size for path in files)) if files else None
+    return MemoryNeed(parts=need_of(models, {})) if models else None
 
 
 def _port(wishes: Wishes) -> tuple[Finding, ...]:

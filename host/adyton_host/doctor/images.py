@@ -2,13 +2,18 @@
 """Is there an enclave image, is it signed, and is it still what was signed?"""
 
 import hashlib
+import os
 import socket
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from adyton_host.catalog import CatalogModel
 from adyton_host.doctor.finding import Finding, failed, passed, warned
-from adyton_host.doctor.memory import MemoryNeed
+from adyton_host.doctor.memory import RUNTIME_BYTES, MemoryNeed
 from adyton_host.image import EnclaveImage, check_configuration, load_image, trusted_sizes
+from adyton_host.manifest.budget import make_budget
 from adyton_protocol.errors import ConfigError
 
 _RENDER: Final = (
@@ -24,7 +29,7 @@ def examine_image(directory: Path) -> tuple[tuple[Finding, ...], EnclaveImage | 
         image = load_image(directory, signed=True)
     except ConfigError as error:
         return (failed("image", str(error), _RENDER.format(path=directory)),), None
-    served = ", ".join(image.models) or "nothing"
+    served = ", ".join(model.name for model in image.models) or "nothing"
     return (
         passed("image", f"{image.application} serves {served} on port {image.port}"),
         _attester(image),
@@ -37,11 +42,22 @@ def examine_image(directory: Path) -> tuple[tuple[Finding, ...], EnclaveImage | 
 
 
 def memory_need(image: EnclaveImage) -> MemoryNeed:
-    """What an image will occupy."""
+    """What an image will occupy, as it was reckoned when it was rendered."""
     return MemoryNeed(
-        weights_bytes=sum(path.stat().st_size for path in image.model_files if path.is_file()),
-        committed_bytes=image.committed_bytes,
+        parts=need_of(image.models, tomllib.loads(image.config)), committed_bytes=image.committed_bytes
     )
+
+
+def need_of(models: tuple[CatalogModel, ...], config: Mapping[str, object]) -> Mapping[str, int]:
+    """Bytes by what they are for; without the KV cache where a file is sealed and does not tell its shape."""
+    engine = config.get("engine")
+    threads = {"threads": len(os.sched_getaffinity(0)), **(engine if isinstance(engine, Mapping) else {})}
+    try:
+        return make_budget(models, {**config, "engine": threads}).parts
+    except ConfigError:
+        files = [path for model in models for path in model.files if path.is_file()]
+        weights = sum(path.stat().st_size for path in files)
+        return {"weights (KV cache not known)": weights, "runtime": RUNTIME_BYTES}
 
 
 def _attester(image: EnclaveImage) -> Finding:
@@ -50,7 +66,7 @@ def _attester(image: EnclaveImage) -> Finding:
     return failed(
         "attester",
         f"the image's configuration has attester = {image.attester!r}: it would not ask the hardware",
-        "render it for the hardware (without --simulate)",
+        "render it for the hardware (without --simulated)",
     )
 
 
@@ -114,5 +130,5 @@ def _enclave_port(image: EnclaveImage) -> Finding:
         return failed(
             name,
             f"{image.port}, which the image listens on, cannot be had: {error.strerror}",
-            f"end what listens there (ss -ltnp 'sport = :{image.port}'), or render with another --listen-port",
+            f"end what listens there (ss -ltnp 'sport = :{image.port}'), or render with another --port",
         )

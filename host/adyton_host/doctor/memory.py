@@ -37,29 +37,27 @@ _BIGGER_EPC: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """What an enclave occupies once it serves, in bytes.
+    """What an enclave occupies once it serves.
 
     Attributes:
-        weights_bytes: Of all its models.
-        kv_bytes: KV caches; None where nobody knows yet.
+        parts: Bytes by what they are for, as ``adyton-host manifest render`` reckons.
         committed_bytes: What is taken at start whether it is used or not: the enclave's size without EDMM, else 0.
     """
 
-    weights_bytes: int
-    kv_bytes: int | None = None
+    parts: Mapping[str, int]
     committed_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return max(self.committed_bytes, self.weights_bytes + (self.kv_bytes or 0) + RUNTIME_BYTES)
+        return max(self.committed_bytes, sum(self.parts.values()))
 
     def __str__(self) -> str:
-        """The sum, and what it consists of."""
-        kv = "KV cache not known" if self.kv_bytes is None else f"KV cache {_gib(self.kv_bytes)}"
-        parts = f"weights {_gib(self.weights_bytes)}, {kv}, runtime {_gib(RUNTIME_BYTES)}"
-        committed = f", committed at start {_gib(self.committed_bytes)}" if self.committed_bytes else ""
-        return f"{_gib(self.total_bytes)} ({parts}{committed})"
+        """The sum, and what it consists of, the largest part first."""
+        largest = sorted(self.parts.items(), key=lambda part: -part[1])
+        listed = ", ".join(f"{_gib(size)} {what}" for what, size in largest)
+        committed = f", {_gib(self.committed_bytes)} committed at start" if self.committed_bytes else ""
+        return f"{_gib(self.total_bytes)} ({listed}{committed})"
 
 
 def examine_memory(machine: Machine, need: MemoryNeed | None, *, sgx: bool) -> tuple[Finding, ...]:

@@ -18,12 +18,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_gguf import make_tiny_gguf
 
 from adyton_host import cli
 from adyton_host.doctor.clock_state import ClockState, read_clock_state
 from adyton_host.doctor.cpuid import Registers, read_cpuid
 from adyton_host.doctor.examination import examine_hardware, examine_simulation
 from adyton_host.doctor.finding import Finding
+from adyton_host.doctor.images import memory_need
 from adyton_host.doctor.machine import Access, Machine
 from adyton_host.doctor.memory import MemoryNeed, epc_bytes, examine_huge_files, examine_memory
 from adyton_host.doctor.quoting import parse_qcnl
@@ -271,19 +273,37 @@ def test_processor_facts_come_from_cpuid_where_linux_is_silent(server: SgxServer
     assert findings(server)["sgx2"].verdict == "skip"
 
 
-@given(weights=st.integers(0, 1 << 40), kv=st.none() | st.integers(0, 1 << 40), epc=st.integers(1, 1 << 42))
-def test_what_does_not_fit_never_passes(weights: int, kv: int | None, epc: int) -> None:
-    """Weights, KV cache and 1.5 GB for the rest: more than there is fails, and it says both numbers."""
-    root = Path("/nonexistent")
+@given(
+    parts=st.dictionaries(st.text(), st.integers(0, 1 << 40)),
+    committed=st.integers(0, 1 << 41),
+    epc=st.integers(1, 1 << 42),
+)
+def test_what_does_not_fit_never_passes(parts: dict[str, int], committed: int, epc: int) -> None:
+    """More than there is fails, close to it warns; what is committed at start counts whether it is used or not."""
     section = Registers(1, 0, epc & 0xFFFFF000, epc >> 32)
-    machine = Machine(root=root, cpuid=lambda _leaf, sub: section if sub == 2 else None)
-    need = MemoryNeed(weights_bytes=weights, kv_bytes=kv)
+    machine = Machine(root=Path("/nonexistent"), cpuid=lambda _leaf, sub: section if sub == 2 else None)
+    need = MemoryNeed(parts=parts, committed_bytes=committed)
     _, fits, _ = examine_memory(machine, need, sgx=True)
     room = epc & ~0xFFF
-    assert need.total_bytes == weights + (kv or 0) + 1_500_000_000
+    assert need.total_bytes == max(committed, sum(parts.values()))
     if room:
         assert (fits.verdict == "fail") == (need.total_bytes > room)
         assert (fits.verdict == "pass") == (need.total_bytes <= 0.9 * room)
+
+
+def test_what_an_image_needs_is_what_it_was_rendered_for(tmp_path: Path) -> None:
+    """Weights and KV cache of its model, from the header of the file, and the runtime; a sealed file tells less."""
+    make_tiny_gguf(tmp_path / "tiny.gguf", n_ctx=256)
+    config = 'listen_port = 1\nattester = "gramine"\n[engine]\nn_ctx_total = 4096\n'
+    config += '[[model]]\nname = "t"\npath = "/models/m.gguf"\n'
+    image = make_image(tmp_path / "image", config=config)
+    shutil.copyfile(tmp_path / "tiny.gguf", image / "models/m.gguf")
+    parts = memory_need(load_image(image, signed=True)).parts
+    assert parts["weights of t"] == (tmp_path / "tiny.gguf").stat().st_size
+    assert parts["KV cache of t, 4096 cells"] > 0
+    assert sum(parts.values()) > 1_500_000_000
+    make_image(image, config=config + f'sealed = {{ key_id = "{"5e" * 32}" }}\n')
+    assert "weights (KV cache not known)" in memory_need(load_image(image, signed=True)).parts
 
 
 def test_large_trusted_files_cost_time() -> None:
