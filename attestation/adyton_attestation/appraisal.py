@@ -10,6 +10,7 @@ No I/O and no clock: evidence, endorsements, policy, marks, challenge and time a
 
 import hmac
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adyton_attestation import guard
 from adyton_attestation.acceptability import (
@@ -29,8 +30,11 @@ from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform
 from adyton_attestation.quote import TEE_SGX, Quote, parse_quote
 from adyton_attestation.times import format_time
 from adyton_protocol.errors import AppraisalError
-from adyton_protocol.report import AttestationReport, TeeType
 from adyton_protocol.statement import as_nonce, report_data
+
+if TYPE_CHECKING:
+    # Only named here: a bare quote is appraised without loading what keysets and sealing need.
+    from adyton_protocol.report import AttestationReport, TeeType
 
 _BOUND = (
     CheckName.CHALLENGE,
@@ -81,7 +85,12 @@ class Terms:
 
 
 def appraise_report(
-    report: AttestationReport, endorsements: Endorsements, terms: Terms, *, tee_type: TeeType, challenge: str
+    report: "AttestationReport",
+    endorsements: Endorsements,
+    terms: Terms,
+    *,
+    tee_type: "TeeType",
+    challenge: str,
 ) -> Accepted:
     """Appraise a report of one trust domain, all 28 checks.
 
@@ -162,7 +171,7 @@ def _conclude(ledger: Ledger, found: Found | None, terms: Terms) -> Accepted:
     return Accepted(checks=checks, quote=quote, claims=claims, platform=platform, marks=marks)
 
 
-def _check_type(found: TeeType, expected: TeeType) -> tuple[str, None]:
+def _check_type(found: "TeeType", expected: "TeeType") -> tuple[str, None]:
     if found != expected:
         raise Refusal(f"{expected} evidence", f"{found} evidence")
     return f"{found} evidence", None
@@ -177,7 +186,7 @@ def _parse(raw: bytes, *, sgx_only: bool) -> tuple[str, Quote]:
 
 
 def _check_bound(
-    ledger: Ledger, quote: Quote, report: AttestationReport, terms: Terms, challenge: str
+    ledger: Ledger, quote: Quote, report: "AttestationReport", terms: Terms, challenge: str
 ) -> None:
     ledger.run(CheckName.CHALLENGE, lambda: _check_challenge(report, challenge))
     ledger.run(CheckName.KEY_BINDING, lambda: _check_binding(quote, report, challenge))
@@ -186,7 +195,7 @@ def _check_bound(
     ledger.run(CheckName.MODELS, lambda: _check_models(report, terms))
 
 
-def _check_challenge(report: AttestationReport, challenge: str) -> tuple[str, None]:
+def _check_challenge(report: "AttestationReport", challenge: str) -> tuple[str, None]:
     if report.nonce is None or not hmac.compare_digest(report.nonce, challenge):
         raise Refusal(
             "the challenge that was sent", "no challenge" if report.nonce is None else "another one"
@@ -194,7 +203,7 @@ def _check_challenge(report: AttestationReport, challenge: str) -> tuple[str, No
     return "answers the challenge that was sent", None
 
 
-def _check_binding(quote: Quote, report: AttestationReport, challenge: str) -> tuple[str, None]:
+def _check_binding(quote: Quote, report: "AttestationReport", challenge: str) -> tuple[str, None]:
     # SECURITY: computed from the challenge that was sent, not from the one that the report states.
     expected = report_data(report.keyset.digest(), challenge)
     if not hmac.compare_digest(quote.report.report_data, expected):
@@ -202,7 +211,7 @@ def _check_binding(quote: Quote, report: AttestationReport, challenge: str) -> t
     return f"the quote binds keyset {report.keyset.digest()}", None
 
 
-def _check_keys_current(report: AttestationReport, terms: Terms) -> tuple[str, None]:
+def _check_keys_current(report: "AttestationReport", terms: Terms) -> tuple[str, None]:
     not_after, now_s, limit_s = report.keyset.not_after, terms.now_s, terms.policy.max_key_life_s
     if now_s >= not_after:
         raise Refusal(
@@ -214,7 +223,7 @@ def _check_keys_current(report: AttestationReport, terms: Terms) -> tuple[str, N
     return f"the keys end at {format_time(not_after)}", None
 
 
-def _check_configuration(report: AttestationReport, terms: Terms) -> tuple[str, None]:
+def _check_configuration(report: "AttestationReport", terms: Terms) -> tuple[str, None]:
     relaxed(terms.policy, CheckName.CONFIGURATION, terms.now_s)
     digest = report.keyset.extension.configuration_digest
     if digest not in terms.policy.configurations:
@@ -222,7 +231,7 @@ def _check_configuration(report: AttestationReport, terms: Terms) -> tuple[str, 
     return f"configuration {digest} is on the allow-list", None
 
 
-def _check_models(report: AttestationReport, terms: Terms) -> tuple[str, None]:
+def _check_models(report: "AttestationReport", terms: Terms) -> tuple[str, None]:
     relaxed(terms.policy, CheckName.MODELS, terms.now_s)
     allowed, models = dict(terms.policy.models), report.keyset.extension.models
     if not models:

@@ -15,8 +15,9 @@ import dcap_qvl
 
 from adyton_attestation.checks import Refusal
 from adyton_attestation.endorsements import Endorsements
+from adyton_attestation.times import format_time
 from adyton_protocol.errors import MalformedEvidence
-from adyton_protocol.strict_json import Members
+from adyton_protocol.strict_json import JsonObject, Members
 
 _MAX_TEXT: Final = 256
 _U32: Final = 2**32 - 1
@@ -61,6 +62,19 @@ class DcapClaims:
     pce_id: bytes
     fmspc: bytes
     earliest_expiration_s: int
+
+    def to_json(self) -> JsonObject:
+        """Return what is known of the platform, for records."""
+        return {
+            "tcb_status": self.status,
+            "advisories": list(self.advisory_ids),
+            "tcb_date": format_time(self.tcb_date_s),
+            "tcb_evaluation_number": self.evaluation_number,
+            "ppid": self.ppid.hex(),
+            "platform_instance_id": self.platform_instance_id.hex(),
+            "fmspc": self.fmspc.hex(),
+            "endorsements_expire_at": format_time(self.earliest_expiration_s),
+        }
 
     @property
     def statuses(self) -> tuple[str, ...]:

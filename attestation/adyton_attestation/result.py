@@ -166,21 +166,7 @@ def result_json(result: ResultFields) -> JsonObject:
         "models": [model.to_json() for model in result.keyset.extension.models],
         "mr_enclave": result.quote.report.mr_enclave.hex(),
         "mr_signer": result.quote.report.mr_signer.hex(),
-        **claims_json(result.claims),
+        **result.claims.to_json(),
         "platform": None if platform is None else {"custodian": platform.custodian, "place": platform.place},
         "marks": result.marks.to_json(),
-    }
-
-
-def claims_json(claims: DcapClaims) -> JsonObject:
-    """Return what is known of a platform."""
-    return {
-        "tcb_status": claims.status,
-        "advisories": list(claims.advisory_ids),
-        "tcb_date": format_time(claims.tcb_date_s),
-        "tcb_evaluation_number": claims.evaluation_number,
-        "ppid": claims.ppid.hex(),
-        "platform_instance_id": claims.platform_instance_id.hex(),
-        "fmspc": claims.fmspc.hex(),
-        "endorsements_expire_at": format_time(claims.earliest_expiration_s),
     }

@@ -86,10 +86,17 @@ def test_the_enclave_loads_neither_client_nor_verifier_nor_simulator() -> None:
 
 
 def test_an_appraisal_of_a_bare_quote_loads_no_way_to_the_network() -> None:
-    """`adyton quote verify` is offline and quick to start: no HTTP client and no SDK is imported for it."""
+    """`adyton quote verify` is offline and quick to start: no HTTP client, no sealing and no SDK is imported."""
     loaded = imported_modules("import adyton.cli; adyton.cli.make_parser('quote')")
     assert "adyton_attestation.appraisal" in loaded
-    for forbidden in ("httpx", "openai", "nacl", "adyton.client"):
+    for forbidden in (
+        "httpx",
+        "openai",
+        "nacl",
+        "adyton.client",
+        "adyton_protocol.ohttp",
+        "adyton_protocol.hpke",
+    ):
         assert forbidden not in loaded
 
 

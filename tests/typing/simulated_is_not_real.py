@@ -4,9 +4,10 @@
 It proves that the type checker keeps the trust domains apart before anything runs.
 """
 
+from adyton_attestation.bare_quote import QuoteAppraisal
 from adyton_attestation.result import AttestationResult
 from adyton_attestation.simulation import SimulatedResult, SimulatedVerifier
-from adyton_attestation.verifier import QuoteAppraisal, Verifier
+from adyton_attestation.verifier import Verifier
 
 
 def deploy(result: AttestationResult) -> None:

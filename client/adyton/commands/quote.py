@@ -12,14 +12,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from adyton.commands.options import OK, REFUSED, read_file
 from adyton.terminal import announce_simulation, emit_json, paint, print_checks, say
+from adyton_attestation.bare_quote import QuoteAppraisal, appraise_quote
 from adyton_attestation.certificates import trust_anchor
 from adyton_attestation.checks import NUMBERS, Check, CheckName, checks_of, failed_check
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
 from adyton_attestation.policy import RAW_QUOTE_POLICY, AppraisalPolicy
 from adyton_attestation.quote import Quote, SgxQuoteV3, looks_like_quote
-from adyton_attestation.result import claims_json
 from adyton_attestation.times import format_time
-from adyton_attestation.verifier import QuoteAppraisal, appraise_quote
 from adyton_protocol.errors import AttestationError, ConfigError, EndorsementError
 from adyton_protocol.strict_json import JsonObject
 
@@ -196,7 +195,7 @@ def _acceptance_json(appraisal: QuoteAppraisal, at_s: int) -> JsonObject:
         "checks": [check.to_json() for check in appraisal.checks],
         "not_checked": [*_not_checked(appraisal)],
         "quote": _quote_json(appraisal.quote),
-        **claims_json(appraisal.claims),
+        **appraisal.claims.to_json(),
         "marks": appraisal.marks.to_json(),
     }
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from adyton.cli import main
+from adyton_attestation.bare_quote import QuoteAppraisal, appraise_quote
 from adyton_attestation.checks import CheckName, checks_of, failed_check
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
 from adyton_attestation.policy import NO_EXPIRY_S, RAW_QUOTE_POLICY, AllowedAdvisory, StatusException
 from adyton_attestation.quote import parse_quote
-from adyton_attestation.verifier import QuoteAppraisal, appraise_quote
 from adyton_protocol.errors import AttestationError, EndorsementError
 
 pytestmark = [
