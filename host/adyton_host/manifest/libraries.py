@@ -12,7 +12,7 @@ from typing import Final
 
 from adyton_host.manifest.elf import Needs, is_elf, needs
 from adyton_host.manifest.gramine import GramineFiles
-from adyton_host.manifest.measured_root import LIBRARIES, PROGRAM, RUNTIME, Source
+from adyton_host.manifest.measured_root import LIBOS, LIBRARIES, PROGRAM, RUNTIME, Source
 from adyton_protocol.errors import ConfigError
 
 C_LIBRARY: Final = frozenset(
@@ -51,8 +51,11 @@ def with_libraries(
         ConfigError: A library is not found, or a file is damaged.
     """
     found = dict(files)
+    # Not the library operating system: what that asks for is Gramine's first stage, which Gramine puts in its place.
     waiting = [
-        (name, source) for name, source in files.items() if isinstance(source, Path) and is_elf(source)
+        (name, source)
+        for name, source in files.items()
+        if isinstance(source, Path) and name != LIBOS and is_elf(source)
     ]
     wanted: list[tuple[str, str, tuple[tuple[str, Path], ...]]] = [(PROGRAM, name, ()) for name in also]
     while waiting or wanted:
