@@ -75,6 +75,19 @@ ERRORS: Final[dict[CheckName, type[AttestationError]]] = {
 }
 """Which error a failed check raises; every other one raises :class:`AppraisalError`."""
 
+OF_ENDORSEMENTS: Final = frozenset(
+    {
+        CheckName.ENDORSEMENTS_FORMAT,
+        CheckName.SIGNING_CHAINS,
+        CheckName.ENDORSEMENTS_CURRENT,
+        CheckName.ENDORSEMENT_SIGNATURES,
+        CheckName.ROLLBACK,
+        CheckName.ENDORSEMENT_AGE,
+    }
+)
+"""Checks whose failure says that these endorsements are unfit, and nothing about the platform; others may be had
+elsewhere. A revoked certificate or a chain that is none is the platform's, though the error has the same class."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -195,6 +208,11 @@ def checks_of(error: AttestationError) -> tuple[Check, ...]:
     """Return the verdicts that an appraisal attached to its error; empty for errors from elsewhere."""
     found: object = vars(error).get("checks", ())
     return tuple(item for item in found if isinstance(item, Check)) if isinstance(found, tuple) else ()
+
+
+def endorsements_at_fault(error: AttestationError) -> bool:
+    """Whether an appraisal was refused for its endorsements, which says nothing about the platform."""
+    return failed_check(error) in OF_ENDORSEMENTS
 
 
 def failed_check(error: AttestationError) -> str | None:

@@ -15,6 +15,7 @@ from adyton.simulation import Simulation
 from adyton.transport import DEFAULT_TIMEOUT, OUTER_LIMITS, AsyncDriver, AsyncSealedTransport, Link
 from adyton.trust import PolicySource, new_session
 from adyton.wire import Dialer
+from adyton_attestation.sources.supply import EndorsementSupply
 
 if TYPE_CHECKING:
     import openai
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 class AsyncClient:
     """As :class:`adyton.Client`, for one asyncio event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword for each choice that is the caller's
         self,
         base_url: str,
         *,
         policy: PolicySource | None = None,
         simulation: Simulation | None = None,
+        endorsements: EndorsementSupply | None = None,
         api_key: str | None = None,
         timeout: httpx.Timeout | float | None = DEFAULT_TIMEOUT,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -42,7 +44,11 @@ class AsyncClient:
         address = Address.parse(base_url)
         session = new_session(policy, simulation)
         link = Link(
-            Dialer(address=address, api_key=api_key), session, clock=clock, challenges=fresh_challenge
+            Dialer(address=address, api_key=api_key),
+            session,
+            clock=clock,
+            challenges=fresh_challenge,
+            endorsements=endorsements,
         )
         self._outer = (
             httpx.AsyncHTTPTransport(trust_env=False, limits=OUTER_LIMITS) if transport is None else transport

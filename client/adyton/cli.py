@@ -9,12 +9,18 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from adyton.commands.options import EXIT_CODES, FAILED, REFUSED, UNUSABLE
+from adyton.commands.options import EXIT_CODES, FAILED, REFUSED, UNAVAILABLE, UNUSABLE
 from adyton.terminal import emit_json, paint, printable, say
 from adyton_attestation.simulation.warning import SimulatedAttestationWarning
-from adyton_protocol.errors import AdytonError, AttestationError, ConfigError, ReceiptError
+from adyton_protocol.errors import (
+    AdytonError,
+    AttestationError,
+    ConfigError,
+    EndorsementsUnavailable,
+    ReceiptError,
+)
 
-COMMANDS: Final = ("ask", "chat", "verify", "receipt", "models", "quote", "attestation-result")
+COMMANDS: Final = ("ask", "chat", "verify", "receipt", "models", "quote", "endorsements", "attestation-result")
 """The commands, each a module of ``adyton.commands`` with ``_`` for ``-``, in the order of the help."""
 
 INTERRUPTED: Final = 130
@@ -77,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, "json", False):
             emit_json({"error": _describe(error)})
         say(paint(f"adyton: {error.code}: {printable(str(error))}", "red", sys.stderr))
-        if error.retry_safe and error.fault != "caller" and not isinstance(error, AttestationError):
+        if isinstance(error, EndorsementsUnavailable):
+            say("nothing is known about the platform, good or bad, and nothing was sent to it")
+        elif error.retry_safe and error.fault != "caller" and not isinstance(error, AttestationError):
             say("nothing was executed; the same request may be sent again")
         return exit_code(error)
     except KeyboardInterrupt:
@@ -106,4 +114,6 @@ def exit_code(error: AdytonError) -> int:
         return UNUSABLE
     if isinstance(error, AttestationError | ReceiptError):
         return REFUSED
+    if isinstance(error, EndorsementsUnavailable):
+        return UNAVAILABLE
     return FAILED

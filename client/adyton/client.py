@@ -26,6 +26,7 @@ from adyton.simulation import Simulation
 from adyton.transport import DEFAULT_TIMEOUT, OUTER_LIMITS, Driver, Link, SealedTransport
 from adyton.trust import PolicySource, new_session
 from adyton.wire import Dialer
+from adyton_attestation.sources.supply import EndorsementSupply
 
 if TYPE_CHECKING:
     import openai
@@ -38,12 +39,13 @@ class Client:
     and lives as long as it does.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword for each choice that is the caller's
         self,
         base_url: str,
         *,
         policy: PolicySource | None = None,
         simulation: Simulation | None = None,
+        endorsements: EndorsementSupply | None = None,
         api_key: str | None = None,
         timeout: httpx.Timeout | float | None = DEFAULT_TIMEOUT,
         transport: httpx.BaseTransport | None = None,
@@ -55,6 +57,7 @@ class Client:
             base_url: Address of the appliance, without ``/v1``.
             policy: Appraisal policy for a real appliance, or the path of its JSON file.
             simulation: Trust anchors of a simulated appliance, instead of a policy.
+            endorsements: Where to get endorsements instead of from the appliance; see :mod:`adyton.endorsements`.
             api_key: Credential for the host; the enclave does not see it.
             timeout: Limits in seconds for each step of a request's I/O.
             transport: How to reach the host: any httpx transport, for example one with a proxy or a private
@@ -67,7 +70,11 @@ class Client:
         address = Address.parse(base_url)
         session = new_session(policy, simulation)
         link = Link(
-            Dialer(address=address, api_key=api_key), session, clock=clock, challenges=fresh_challenge
+            Dialer(address=address, api_key=api_key),
+            session,
+            clock=clock,
+            challenges=fresh_challenge,
+            endorsements=endorsements,
         )
         self._outer = (
             httpx.HTTPTransport(trust_env=False, limits=OUTER_LIMITS) if transport is None else transport
@@ -84,6 +91,7 @@ class Client:
 
         Raises:
             AttestationError: The appliance is not accepted; ``.checks`` says why, check by check.
+            EndorsementsUnavailable: Nothing is known about the appliance, because no endorsements could be had.
             TransportError: The host cannot be reached or will not serve the evidence.
         """
         return self._driver.attest(anew=True).verdict

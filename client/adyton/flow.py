@@ -13,9 +13,18 @@ from typing import Final, TypeVar
 from adyton.exchange import AnswerHead, Exchange, InnerRequest
 from adyton.problems import MAX_PROBLEM_BYTES, GatewayCouldNotOpen, media_type, refusal
 from adyton.receipts import ReceiptLedger
-from adyton.session import Attested, Session
+from adyton.session import APPLIANCE, Attested, Session
+from adyton_attestation.sources.supply import Supplied
 from adyton_protocol import media
-from adyton_protocol.errors import KeyConfigMismatch, LocalProtocolError, RemoteProtocolError
+from adyton_protocol.errors import (
+    EndorsementsUnavailable,
+    KeyConfigMismatch,
+    LocalProtocolError,
+    RelayRefused,
+    RemoteProtocolError,
+    TransportError,
+)
+from adyton_protocol.report import parse_report
 
 OK: Final = 200
 
@@ -38,6 +47,13 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Endorse:
+    """Return endorsements for an attacker-controlled quote, as :class:`Supplied`, from the source of one's own."""
+
+    quote: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Return the next raw bytes of the outer body, or None at its end."""
 
@@ -47,7 +63,7 @@ class Hangup:
     """Close the outer exchange; nothing more of its body is wanted."""
 
 
-Effect = Attest | Send | Read | Hangup
+Effect = Attest | Endorse | Send | Read | Hangup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,26 +90,46 @@ class Opened:
     content: bytes
 
 
-Outcome = Attested | OuterHead | bytes | None
+Outcome = Attested | Supplied | OuterHead | bytes | None
 T = TypeVar("T")
 Flow = Generator[Effect, Outcome, T]
 
 # --- Flows --------------------------------------------------------------------------------------------
 
 
-def attest(session: Session, *, challenge: str, now_s: int) -> Flow[Attested]:
+def attest(session: Session, *, challenge: str, now_s: int, elsewhere: bool = False) -> Flow[Attested]:
     """Fetch a report for ``challenge`` and endorsements, and appraise them.
+
+    Args:
+        session: Decides.
+        challenge: Fresh.
+        now_s: Unix time.
+        elsewhere: Get endorsements from a source of one's own instead of the appliance.
 
     Raises:
         AttestationError: Not accepted. Nothing of any request has been sent.
+        EndorsementsUnavailable: No endorsements could be had, so that nothing was appraised, or sent.
     """
-    report = yield from _fetch(
-        f"{media.ATTESTATION_PATH}?nonce={challenge}", "attestation report", media.MAX_REPORT_BYTES
+    report = yield from fetch_report(challenge)
+    if elsewhere:
+        supplied = yield from _supplied(parse_report(report).quote)
+        endorsements, origin, notice = supplied.data, supplied.origin, supplied.notice
+    else:
+        endorsements, origin, notice = (yield from _served()), APPLIANCE, None
+    return session.accept(
+        report=report,
+        endorsements=endorsements,
+        challenge=challenge,
+        now_s=now_s,
+        origin=origin,
+        notice=notice,
     )
-    endorsements = yield from _fetch(
-        media.ENDORSEMENTS_PATH, "endorsements document", media.MAX_ENDORSEMENTS_BYTES
-    )
-    return session.accept(report=report, endorsements=endorsements, challenge=challenge, now_s=now_s)
+
+
+def fetch_report(challenge: str) -> Flow[bytes]:
+    """Fetch a report for ``challenge``; attacker-controlled, appraised by nobody yet."""
+    path = f"{media.ATTESTATION_PATH}?nonce={challenge}"
+    return (yield from _fetch(path, "attestation report", media.MAX_REPORT_BYTES))
 
 
 def send(session: Session, request: InnerRequest, ledger: ReceiptLedger) -> Flow[Opened]:
@@ -158,6 +194,21 @@ def _fetch(path: str, what: str, limit_bytes: int) -> Flow[bytes]:
     return body
 
 
+def _served() -> Flow[bytes]:
+    """Fetch the endorsements that the appliance's host keeps."""
+    try:
+        return (
+            yield from _fetch(media.ENDORSEMENTS_PATH, "endorsements document", media.MAX_ENDORSEMENTS_BYTES)
+        )
+    except (RelayRefused, TransportError) as error:
+        raise EndorsementsUnavailable(
+            f"{APPLIANCE} serves no endorsements ({error}); its operator can mend that, "
+            "or choose another source (endorsements=..., or --endorsements pcs)",
+            source=APPLIANCE,
+            retry_after_s=error.retry_after_s if isinstance(error, RelayRefused) else None,
+        ) from error
+
+
 def _read(limit_bytes: int) -> Flow[bytes]:
     """Read the outer body, at most ``limit_bytes`` of it."""
     body = b""
@@ -173,6 +224,13 @@ def _attested() -> Flow[Attested]:
     outcome = yield Attest()
     if not isinstance(outcome, Attested):
         raise LocalProtocolError("the driver answered Attest with something else")
+    return outcome
+
+
+def _supplied(quote: bytes) -> Flow[Supplied]:
+    outcome = yield Endorse(quote)
+    if not isinstance(outcome, Supplied):
+        raise LocalProtocolError("the driver answered Endorse with something else")
     return outcome
 
 

@@ -24,6 +24,9 @@ from adyton_protocol.report import AttestationReport, parse_report
 Verdict = AttestationResult | SimulatedResult
 """A passed appraisal. The two types share their attributes and nothing else: neither is a subclass."""
 
+APPLIANCE: Final = "the appliance"
+"""Where endorsements come from unless the caller chose another source."""
+
 _MAX_MARGIN_S: Final = 30
 """Attest again this long before the keys run out, so that no request meets a key on its last second."""
 
@@ -65,6 +68,8 @@ class Attested:
         report: The attestation report, as received.
         endorsements: The endorsements it was appraised with, as received.
         appraised_at_s: Unix time of the appraisal.
+        origin: Where the endorsements came from, in words.
+        notice: Why they are not the newest that there may be, or None; in words.
     """
 
     verdict: Verdict
@@ -72,6 +77,8 @@ class Attested:
     report: bytes
     endorsements: bytes
     appraised_at_s: int
+    origin: str = APPLIANCE
+    notice: str | None = None
 
     @property
     def expires_at_s(self) -> int:
@@ -116,7 +123,16 @@ class Session:
         """Return the appraisal that requests may be sealed under now; None means: attest first."""
         return self._attested if self.state(now_s) is SessionState.ATTESTED else None
 
-    def accept(self, *, report: bytes, endorsements: bytes, challenge: str, now_s: int) -> Attested:
+    def accept(
+        self,
+        *,
+        report: bytes,
+        endorsements: bytes,
+        challenge: str,
+        now_s: int,
+        origin: str = APPLIANCE,
+        notice: str | None = None,
+    ) -> Attested:
         """Appraise evidence and, when it passes, move to ATTESTED.
 
         Args:
@@ -124,6 +140,8 @@ class Session:
             endorsements: Attacker-controlled endorsements.
             challenge: The challenge that was sent for this report, and for no other.
             now_s: Unix time by the client's clock.
+            origin: Where the endorsements came from; kept, not judged.
+            notice: What is to be said about that.
 
         Raises:
             AttestationError: The evidence is not accepted; the state does not change.
@@ -143,6 +161,8 @@ class Session:
             report=report,
             endorsements=endorsements,
             appraised_at_s=now_s,
+            origin=origin,
+            notice=notice,
         )
         self._attested, self._expired = attested, False
         return attested

@@ -18,10 +18,12 @@ import httpx
 
 from adyton.edge import ChallengeSource, Clock
 from adyton.exchange import InnerRequest
-from adyton.flow import Attest, Flow, Opened, T, attest, send
+from adyton.flow import Attest, Effect, Endorse, Flow, Hangup, Opened, OuterHead, Read, Send, T, attest, send
 from adyton.receipts import ReceiptLedger
 from adyton.session import Attested, Session
 from adyton.wire import AsyncWire, Dialer, Timeouts, Wire
+from adyton_attestation.sources.supply import EndorsementSupply, Supplied
+from adyton_protocol.errors import LocalProtocolError
 
 ATTESTATION_TIMEOUT_S: Final = 20.0
 """Limit on each step of fetching evidence; a quote may take a second on real hardware."""
@@ -38,17 +40,40 @@ class Link:
     """One client's shared state: session, receipts, clock. Holds no connection."""
 
     def __init__(
-        self, dialer: Dialer, session: Session, *, clock: Clock, challenges: ChallengeSource
+        self,
+        dialer: Dialer,
+        session: Session,
+        *,
+        clock: Clock,
+        challenges: ChallengeSource,
+        endorsements: EndorsementSupply | None = None,
     ) -> None:
         self.dialer = dialer
         self.session = session
         self.ledger = ReceiptLedger()
         self.clock = clock
         self._challenges = challenges
+        self._endorsements = endorsements
 
     def attest(self) -> Flow[Attested]:
         """Start an attestation with a fresh challenge."""
-        return attest(self.session, challenge=self._challenges(), now_s=self.clock())
+        return attest(
+            self.session,
+            challenge=self._challenges(),
+            now_s=self.clock(),
+            elsewhere=self._endorsements is not None,
+        )
+
+    def endorse(self, effect: Endorse) -> Supplied:
+        """Ask the source of one's own for endorsements; blocks, for as long as a minute when the source is away.
+
+        Raises:
+            EndorsementsUnavailable: They could not be had.
+            AttestationError: The quote does not say what it needs.
+        """
+        if self._endorsements is None:
+            raise LocalProtocolError("this client has no source of endorsements of its own")
+        return self._endorsements.for_quote(effect.quote, self.clock())
 
     def send(self, request: httpx.Request, content: bytes) -> Flow[Opened]:
         """Start a sealed exchange for a caller's request whose body has been read.
@@ -116,10 +141,19 @@ class Driver:
         try:
             effect = next(flow)
             while True:
-                effect = flow.send(self.attest() if isinstance(effect, Attest) else wire.perform(effect))
+                effect = flow.send(self._perform(effect, wire))
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    def _perform(self, effect: Effect, wire: Wire) -> Attested | Supplied | OuterHead | bytes | None:
+        match effect:
+            case Attest():
+                return self.attest()
+            case Endorse():
+                return self.link.endorse(effect)
+            case Send() | Read() | Hangup():
+                return wire.perform(effect)
 
 
 class SealedTransport(httpx.BaseTransport):
@@ -196,12 +230,22 @@ class AsyncDriver:
         try:
             effect = next(flow)
             while True:
-                effect = flow.send(
-                    await self.attest() if isinstance(effect, Attest) else await wire.perform(effect)
-                )
+                effect = flow.send(await self._perform(effect, wire))
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    async def _perform(
+        self, effect: Effect, wire: AsyncWire
+    ) -> Attested | Supplied | OuterHead | bytes | None:
+        match effect:
+            case Attest():
+                return await self.attest()
+            case Endorse():
+                # Blocking I/O, at most once in the life of a key; a thread keeps the loop free meanwhile.
+                return await asyncio.to_thread(self.link.endorse, effect)
+            case Send() | Read() | Hangup():
+                return await wire.perform(effect)
 
 
 class AsyncSealedTransport(httpx.AsyncBaseTransport):

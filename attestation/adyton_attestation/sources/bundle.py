@@ -7,12 +7,12 @@
                 "sets": [{"family": "sgx-00906ed50000-platform", "source": "...", "fetched_at": "...",
                           "endorsements": {QuoteCollateralV3}}, ...],
                 "files": [{"name": "policy.toml", "content": "<base64>"}, ...]},
-     "carrier": "ed25519:<hex>", "signature": "<hex>"}
+     "carrier": "<name>+<key id>+<base64>", "signature": "<hex>"}
 
-The signature is Ed25519 over ``"adyton endorsement bundle v1"``, a zero byte, and the canonical form (RFC 8785) of
-``bundle``. It says who carried the file here. It does not make anything in it true: endorsements still count by Intel's
-signatures alone, release statements by their signer's, and a policy by who chooses it. ``files`` are opaque here:
-whatever else has to cross the gap.
+The signature is Ed25519 (with a key as ``adyton release keygen`` makes it) over ``"adyton endorsement bundle v1"``, a
+zero byte, and the canonical form (RFC 8785) of ``bundle``. It says who carried the file here. It does not make anything
+in it true: endorsements still count by Intel's signatures alone, release statements by their signers', and a policy by
+who chooses it. ``files`` are opaque here: whatever else has to cross the gap.
 """
 
 import base64
@@ -23,17 +23,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
 
-from adyton_attestation.sources.carrier import (
-    CARRIER_PATTERN,
+from adyton_attestation.signing_keys import (
+    MAX_KEY_TEXT,
     SIGNATURE_BYTES,
-    CarrierId,
-    CarrierKey,
-    carried_by,
+    PrivateKey,
+    PublicKey,
+    parse_public_key,
 )
 from adyton_attestation.sources.family import PlatformFamily
 from adyton_attestation.times import format_time
 from adyton_protocol.digests import jcs
-from adyton_protocol.errors import EndorsementError
+from adyton_protocol.errors import ConfigError, EndorsementError
 from adyton_protocol.strict_json import JsonObject, JsonValue, Members, parse_json
 
 BUNDLE_VERSION: Final = 1
@@ -83,13 +83,13 @@ class Bundle:
     """What was carried.
 
     Attributes:
-        carrier: Who signed.
+        carrier: The key that signed.
         made_s: When, Unix time.
         sets: Endorsements, one set for each family.
         files: Opaque files.
     """
 
-    carrier: CarrierId
+    carrier: PublicKey
     made_s: int
     sets: tuple[CarriedSet, ...]
     files: tuple[CarriedFile, ...] = ()
@@ -110,11 +110,11 @@ class Bundle:
         value = parse_json(data, max_bytes=MAX_BUNDLE_BYTES, what="bundle", error=EndorsementError)
         members = Members(value, "bundle file", EndorsementError)
         members.only({"bundle", "carrier", "signature"})
-        carrier = CarrierId(members.text("carrier", max_chars=_MAX_TEXT, pattern=CARRIER_PATTERN))
+        carrier = _carrier(members)
         signature = members.hex("signature", min_bytes=SIGNATURE_BYTES, max_bytes=SIGNATURE_BYTES)
         body = members.object("bundle")
         # SECURITY: before anything of it is used; a bundle that was cut or spliced is none.
-        if not carried_by(carrier, signature, _signed(members.raw("bundle"))):
+        if not carrier.verifies(_signed(members.raw("bundle")), signature):
             raise EndorsementError("bundle: its signature does not hold; the file was changed on its way")
         body.only({"version", "made_at", "sets", "files"})
         body.integer("version", minimum=BUNDLE_VERSION, maximum=BUNDLE_VERSION)
@@ -137,7 +137,7 @@ def looks_like_bundle(data: bytes) -> bool:
 
 
 def make_bundle(
-    key: CarrierKey, sets: tuple[CarriedSet, ...], files: tuple[CarriedFile, ...] = (), *, made_s: int
+    key: PrivateKey, sets: tuple[CarriedSet, ...], files: tuple[CarriedFile, ...] = (), *, made_s: int
 ) -> bytes:
     """Put together and sign a bundle; reads back with :meth:`Bundle.parse`.
 
@@ -162,7 +162,7 @@ def make_bundle(
         ],
     }
     signature = key.sign(_signed(body)).hex()
-    document = {"bundle": body, "carrier": key.carrier, "signature": signature}
+    document = {"bundle": body, "carrier": str(key.public), "signature": signature}
     data = json.dumps(document, indent=1).encode("utf-8") + b"\n"
     Bundle.parse(data)
     return data
@@ -170,6 +170,13 @@ def make_bundle(
 
 def _signed(body: JsonValue) -> bytes:
     return _DOMAIN + jcs(body)
+
+
+def _carrier(members: Members) -> PublicKey:
+    try:
+        return parse_public_key(members.text("carrier", max_chars=MAX_KEY_TEXT))
+    except ConfigError as cause:
+        raise EndorsementError(f"bundle file.carrier: {cause}") from cause
 
 
 def _read_set(members: Members) -> CarriedSet:

@@ -13,8 +13,8 @@ from cryptography import x509
 
 from adyton_attestation.certificates import TrustAnchor, der_of, trust_anchor
 from adyton_attestation.roots import INTEL_SGX_ROOT_DER
+from adyton_attestation.signing_keys import PublicKey
 from adyton_attestation.sources.bundle import MAX_BUNDLE_BYTES, Bundle, looks_like_bundle
-from adyton_attestation.sources.carrier import CarrierId
 from adyton_attestation.sources.family import PlatformFamily
 from adyton_attestation.sources.fetching import Dial
 from adyton_attestation.sources.pcs import (
@@ -50,7 +50,7 @@ class SourceOptions:
 
     dial: Dial = field(default_factory=Dial)
     channel: Channel = STANDARD
-    carrier: CarrierId | None = None
+    carrier: PublicKey | None = None
 
 
 def choose_source(text: str, options: SourceOptions) -> Source | None:
@@ -89,7 +89,7 @@ def read_anchor(path: Path | None) -> TrustAnchor:
 class FileSource:
     """One set, or a bundle, in a file; read anew each time."""
 
-    def __init__(self, path: Path, carrier: CarrierId | None) -> None:
+    def __init__(self, path: Path, carrier: PublicKey | None) -> None:
         """Take the path and whose bundle it may be."""
         self._path = path
         self._carrier = carrier
@@ -121,7 +121,7 @@ class FileSource:
         return found.data
 
 
-def read_bundle(data: bytes, carrier: CarrierId | None, name: str) -> Bundle:
+def read_bundle(data: bytes, carrier: PublicKey | None, name: str) -> Bundle:
     """Read a bundle of a carrier whom the caller expects.
 
     Raises:
@@ -134,10 +134,14 @@ def read_bundle(data: bytes, carrier: CarrierId | None, name: str) -> Bundle:
         raise EndorsementSourceError(f"{name}: {cause}", source=name) from cause
     if carrier is None:
         raise ConfigError(
-            f"{name} is a bundle signed by {bundle.carrier}; say whose bundle you expect "
-            "(--carrier), after comparing that key with the one you were given"
+            f"{name} is a bundle signed by {bundle.carrier.name} ({bundle.carrier.fingerprint}); name the key "
+            "whose bundle you expect (--carrier), after comparing fingerprints"
         )
     # SECURITY: anybody can sign a bundle; which key may have is for its reader to say.
     if bundle.carrier != carrier:
-        raise EndorsementSourceError(f"{name}: signed by {bundle.carrier}, expected {carrier}", source=name)
+        raise EndorsementSourceError(
+            f"{name}: signed by {bundle.carrier.name} ({bundle.carrier.fingerprint}), "
+            f"expected {carrier.name} ({carrier.fingerprint})",
+            source=name,
+        )
     return bundle

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from adyton_attestation.signing_keys import parse_public_key
 from adyton_attestation.sources.cache import EndorsementCache, write_atomically
-from adyton_attestation.sources.carrier import parse_carrier
 from adyton_attestation.sources.choice import PCS, SourceOptions, choose_source, read_anchor
 from adyton_attestation.sources.fetching import Dial
 from adyton_attestation.sources.pcs import Channel
@@ -71,7 +71,7 @@ def refresh(arguments: argparse.Namespace, report: bytes, now_s: int) -> dict[st
     options = SourceOptions(
         dial=Dial(ca_file=arguments.source_ca, proxy=arguments.proxy),
         channel=Channel(update=arguments.update),
-        carrier=None if arguments.carrier is None else parse_carrier(arguments.carrier),
+        carrier=None if arguments.carrier is None else parse_public_key(arguments.carrier),
     )
     supply = EndorsementSupply(
         choose_source(arguments.source, options),

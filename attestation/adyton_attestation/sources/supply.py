@@ -104,7 +104,7 @@ class EndorsementSupply:
             return _only_kept(kept, usable, family)
         channel = self._source.channel.label
         same = usable is not None and usable.channel == channel
-        if usable is not None and same and 0 <= now_s - usable.fetched_s < self._refetch_after_s:
+        if usable is not None and same and self._young(usable, self._source, now_s):
             return Supplied(kept=usable, fresh=False)
         try:
             vetted = self._ask(self._source, family, now_s)
@@ -119,6 +119,9 @@ class EndorsementSupply:
         if self._cache is not None:
             self._cache.store(fresh)
         return Supplied(kept=fresh, fresh=True)
+
+    def _young(self, kept: Kept, source: Source, now_s: int) -> bool:
+        return kept.source == source.name and 0 <= now_s - kept.fetched_s < self._refetch_after_s
 
     def _ask(self, source: Source, family: PlatformFamily, now_s: int) -> VettedSet:
         data = source.fetch(family)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from adyton.commands.endorsement_options import add_endorsement_options
 from adyton.terminal import announce_simulation
 from adyton_protocol.errors import ConfigError
 
@@ -21,12 +22,14 @@ OK: Final = 0
 REFUSED: Final = 1
 UNUSABLE: Final = 2
 FAILED: Final = 3
+UNAVAILABLE: Final = 4
 
 EXIT_CODES: Final = """exit codes:
   0  success
   1  verification failed: the evidence, the appliance or the receipt was refused
   2  unusable input: wrong arguments, an unreadable file, no policy
   3  the appliance cannot be reached, or the request failed
+  4  endorsements could not be had: nothing is known about the platform, good or bad
 """
 
 
@@ -56,6 +59,7 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="file with the key that the host asks for"
     )
+    add_endorsement_options(parser)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -89,12 +93,19 @@ def connect(args: argparse.Namespace, *, banner: TextIO | None = None) -> "Clien
         ConfigError: The options are unusable.
     """
     from adyton.client import Client  # noqa: PLC0415 - see above
+    from adyton.commands.endorsement_choice import supply  # noqa: PLC0415 - see above
 
     chosen = simulation(args)
     api_key = None
     if args.api_key_file is not None:
         api_key = read_file(args.api_key_file, "API key").decode("utf-8", "replace").strip()
-    client = Client(args.url, policy=args.policy, simulation=chosen, api_key=api_key)
+    client = Client(
+        args.url,
+        policy=args.policy,
+        simulation=chosen,
+        endorsements=supply(args, chosen),
+        api_key=api_key,
+    )
     if chosen is not None:
         announce_simulation(banner)
     return client

@@ -22,7 +22,7 @@ from adyton.edge import wall_clock_s
 from adyton.receipts import ReportFile
 from adyton.session import Attested, Verdict
 from adyton.terminal import emit_json, paint, print_checks, say
-from adyton_attestation.checks import checks_of
+from adyton_attestation.checks import checks_of, endorsements_at_fault
 from adyton_attestation.eat import sign_result
 from adyton_protocol.cmw_evidence import WrappedEvidence, encode_evidence
 from adyton_protocol.errors import AttestationError, ConfigError
@@ -99,16 +99,17 @@ def run(args: argparse.Namespace) -> int:
             return REFUSED
         if args.save_report is not None:
             save_json(args.save_report, ReportFile.of(client.attest()).to_json())
+        attested = client.attest()
         if args.save_cmw is not None:
-            _save_cmw(args.save_cmw, client.attest())
+            _save_cmw(args.save_cmw, attested)
         if key is not None:
             build = f"adyton {version('adyton')}"
             token = sign_result(verdict, key, now_s=wall_clock_s(), build=build, nonce=args.eat_nonce)
             save_bytes(args.eat, token.encode("ascii") + b"\n")
     if args.json:
-        emit_json(verdict.to_json())
+        emit_json(verdict.to_json() | {"endorsements": {"from": attested.origin, "notice": attested.notice}})
     else:
-        _print_acceptance(verdict, args.url, sys.stdout)
+        _print_acceptance(verdict, attested, args.url, sys.stdout)
     return OK
 
 
@@ -118,12 +119,15 @@ def _save_cmw(path: Path, attested: Attested) -> None:
     save_bytes(path, encode_evidence(evidence, media_type))
 
 
-def _print_acceptance(verdict: Verdict, url: str, out: TextIO) -> None:
+def _print_acceptance(verdict: Verdict, attested: Attested, url: str, out: TextIO) -> None:
     simulated = verdict.tee_type != "sgx"
     say(paint(f"attestation of {url}", "bold", out), out)
     print_checks(verdict.checks, out)
     for model in verdict.keyset.extension.models:
         say(f"model {model.name}: {model.identity}", out)
+    say(f"endorsements: from {attested.origin}", out)
+    if attested.notice is not None:
+        say(paint(f"note: {attested.notice}", "yellow", out), out)
     if simulated:
         say(paint("verdict: accepted as SIMULATED; nothing here is protected", "yellow", out), out)
     else:
@@ -144,4 +148,7 @@ def _print_refusal(error: AttestationError, args: argparse.Namespace) -> None:
         return
     print_checks(checks, sys.stdout)
     say(paint(f"verdict: refused: {error.code}: {error}", "red", sys.stdout), sys.stdout)
+    if endorsements_at_fault(error):
+        say("The endorsements are at fault, and nothing is known about the platform. Another source may have", sys.stdout)
+        say("better ones: --endorsements pcs, pccs=URL, or a FILE.", sys.stdout)
     say("nothing was sent to the appliance")

@@ -5,18 +5,11 @@ import dataclasses
 import json
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adyton_attestation.certificates import trust_anchor
+from adyton_attestation.signing_keys import PrivateKey
 from adyton_attestation.sources.bundle import (
     MAX_BUNDLE_BYTES,
     MAX_FILE_BYTES,
@@ -26,7 +19,6 @@ from adyton_attestation.sources.bundle import (
     looks_like_bundle,
     make_bundle,
 )
-from adyton_attestation.sources.carrier import CarrierKey, carried_by, parse_carrier
 from adyton_attestation.sources.choice import FileSource, read_bundle
 from adyton_attestation.sources.family import PlatformFamily
 from adyton_attestation.sources.supply import EndorsementSupply
@@ -38,7 +30,8 @@ from adyton_protocol.errors import (
     EndorsementSourceError,
 )
 
-KEY = CarrierKey.generate()
+KEY = PrivateKey(name="courier@example.org", seed=bytes(range(32)))
+OTHER = PrivateKey(name="courier@example.org", seed=bytes(32))
 FAMILIES = (
     PlatformFamily(tee="sgx", fmspc=bytes.fromhex("ad7705ffffff"), ca="platform"),
     PlatformFamily(tee="tdx", fmspc=bytes.fromhex("ad7705ffffff"), ca="platform"),
@@ -76,7 +69,7 @@ def resigned(data: bytes, **changes) -> bytes:
 def test_what_was_put_in_comes_out(good, sets, lab):
     """Sets, files, maker and time."""
     bundle = Bundle.parse(good)
-    assert (bundle.carrier, bundle.made_s, bundle.files) == (KEY.carrier, lab.now_s, FILES)
+    assert (bundle.carrier, bundle.made_s, bundle.files) == (KEY.public, lab.now_s, FILES)
     assert [item.family for item in bundle.sets] == [item.family for item in sets]
     for before, after in zip(sets, bundle.sets, strict=True):
         assert json.loads(after.data) == json.loads(before.data)
@@ -106,9 +99,9 @@ def test_the_signature_has_a_domain_of_its_own(good):
 
 def test_another_carrier_is_not_the_expected_one(good):
     """Anybody can sign a bundle; nobody's is taken unless he was named."""
-    assert read_bundle(good, KEY.carrier, "b").carrier == KEY.carrier
+    assert read_bundle(good, KEY.public, "b").carrier == KEY.public
     with pytest.raises(EndorsementSourceError, match="expected"):
-        read_bundle(good, CarrierKey.generate().carrier, "b")
+        read_bundle(good, OTHER.public, "b")
     with pytest.raises(ConfigError, match="--carrier"):
         read_bundle(good, None, "b")
 
@@ -196,7 +189,7 @@ def test_what_a_bundle_carries_still_counts_by_intels_signatures_alone(lab, sets
     """A carrier who is expected, with a forged set: refused as the forgery that it is."""
     path = tmp_path / "bundle.json"
     anchor = trust_anchor(lab.pki.root.der())
-    supply = EndorsementSupply(FileSource(path, KEY.carrier), anchor)
+    supply = EndorsementSupply(FileSource(path, KEY.public), anchor)
     path.write_bytes(make_bundle(KEY, sets, made_s=lab.now_s))
     found = supply.obtain(FAMILIES[0], lab.now_s)
     assert lab.appraise(endorsements=found.kept.vetted.endorsements).claims.status == "UpToDate"
@@ -209,33 +202,3 @@ def test_what_a_bundle_carries_still_counts_by_intels_signatures_alone(lab, sets
         supply.obtain(FAMILIES[0], lab.now_s)
     with pytest.raises(EndorsementsNotPublished, match="nothing for tdx"):
         supply.obtain(FAMILIES[1], lab.now_s)
-
-
-def test_a_carriers_key_reads_back_and_others_are_refused():
-    """PEM for the private half; hexadecimal or PEM for the public one; Ed25519 alone."""
-    assert CarrierKey.from_pem(KEY.pem()).carrier == KEY.carrier
-    public = load_pem_private_key(KEY.pem(), None).public_key()
-    assert (
-        parse_carrier(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
-        == KEY.carrier
-    )
-    assert parse_carrier(f" {KEY.carrier}\n") == KEY.carrier
-    other = ec.generate_private_key(ec.SECP256R1())
-    other_pem = other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    other_public = other.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    for pem in (b"", b"x", other_pem):
-        with pytest.raises(ConfigError):
-            CarrierKey.from_pem(pem)
-    for text in ("", "ed25519:00", KEY.carrier.upper(), other_public):
-        with pytest.raises(ConfigError):
-            parse_carrier(text)
-    assert "PRIVATE" not in repr(KEY)
-
-
-def test_a_signature_is_checked_under_any_key_without_a_crash():
-    """Keys that are no points and signatures of any length are wrong, and that is all."""
-    message = b"message"
-    assert carried_by(KEY.carrier, KEY.sign(message), message)
-    assert not carried_by(KEY.carrier, KEY.sign(message), message + b"x")
-    assert not carried_by(KEY.carrier, b"", message)
-    assert not carried_by(parse_carrier("ed25519:" + "ff" * 32), bytes(64), message)
