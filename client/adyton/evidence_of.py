@@ -7,7 +7,7 @@ import httpx
 
 from adyton.address import Address
 from adyton.edge import fresh_challenge
-from adyton.flow import Hangup, Read, Send, fetch_report
+from adyton.flow import Flow, Hangup, Read, Send, fetch_report
 from adyton.wire import Dialer, Wire
 from adyton_protocol.errors import LocalProtocolError
 from adyton_protocol.report import parse_report
@@ -26,15 +26,19 @@ def quote_of_appliance(url: str, *, api_key: str | None = None) -> bytes:
     dialer = Dialer(address=Address.parse(url), api_key=api_key)
     with httpx.HTTPTransport(trust_env=False) as outer:
         wire = Wire(outer, dialer, httpx.Timeout(_TIMEOUT_S).as_dict())
-        flow = fetch_report(fresh_challenge())
         try:
-            effect = next(flow)
-            while True:
-                if not isinstance(effect, Send | Read | Hangup):
-                    raise LocalProtocolError("fetching a report asked for more than I/O")
-                effect = flow.send(wire.perform(effect))
-        except StopIteration as stop:
-            report: bytes = stop.value
+            return parse_report(_run(fetch_report(fresh_challenge()), wire)).quote
         finally:
             wire.close()
-    return parse_report(report).quote
+
+
+def _run(flow: Flow[bytes], wire: Wire) -> bytes:
+    try:
+        effect = next(flow)
+        while True:
+            if not isinstance(effect, Send | Read | Hangup):
+                raise LocalProtocolError("fetching a report asked for more than I/O")
+            effect = flow.send(wire.perform(effect))
+    except StopIteration as stop:
+        report: bytes = stop.value
+        return report

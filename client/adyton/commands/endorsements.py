@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``adyton endorsements fetch | status | export | import``: endorsements before they are needed, and over an air gap."""
+"""``adyton endorsements fetch | status | export | import``: endorsements ahead of need, and over an air gap."""
 
 import argparse
 from typing import Final

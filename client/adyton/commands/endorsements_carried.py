@@ -55,7 +55,11 @@ def add_export(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the bundle to write")
     parser.add_argument(
-        "--key", type=Path, required=True, metavar="FILE", help="the carrier's private key (adyton release keygen)"
+        "--key",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the carrier's private key (adyton release keygen)",
     )
     parser.add_argument(
         "--passphrase-file", type=Path, metavar="FILE", help="take the passphrase from its first line"
@@ -69,7 +73,12 @@ def add_export(commands: "Subparsers[argparse.ArgumentParser]") -> None:
         help="only this one; may be repeated (default: everything that is usable)",
     )
     parser.add_argument(
-        "--file", type=Path, action="append", default=[], metavar="FILE", help="a file to carry; may be repeated"
+        "--file",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file to carry; may be repeated",
     )
     add_cache_options(parser)
     parser.set_defaults(run=run_export)
@@ -90,7 +99,9 @@ def run_export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.cache} has nothing usable for {names}; adyton endorsements fetch gets it")
     chosen = [item for item in kept if not args.platform or item.vetted.family in args.platform]
     if not chosen:
-        raise ConfigError(f"{args.cache} has nothing usable to carry; adyton endorsements fetch gets something")
+        raise ConfigError(
+            f"{args.cache} has nothing usable to carry; adyton endorsements fetch gets something"
+        )
     key = _load_key(args.key, args.passphrase_file)
     try:
         data = make_bundle(
@@ -152,10 +163,16 @@ def add_import(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle")
     parser.add_argument(
-        "--carrier", required=True, metavar="KEY", help="the public key whose bundle it must be, or a file with it"
+        "--carrier",
+        required=True,
+        metavar="KEY",
+        help="the public key whose bundle it must be, or a file with it",
     )
     parser.add_argument(
-        "--files-to", type=Path, metavar="DIR", help="write the carried files there; without it they stay where they are"
+        "--files-to",
+        type=Path,
+        metavar="DIR",
+        help="write the carried files there; without it they stay where they are",
     )
     add_cache_options(parser)
     parser.set_defaults(run=run_import)
@@ -197,10 +214,16 @@ def run_import(args: argparse.Namespace) -> int:
             }
         )
     else:
-        say(f"carried by {bundle.carrier.name} ({bundle.carrier.fingerprint}), {format_time(bundle.made_s)}", sys.stdout)
+        say(
+            f"carried by {bundle.carrier.name} ({bundle.carrier.fingerprint}), {format_time(bundle.made_s)}",
+            sys.stdout,
+        )
         for item in taken:
-            style = "green" if item.kept is not None else "yellow"
-            say(f"  {paint(item.label, 'bold', sys.stdout)}  {paint(item.outcome, style, sys.stdout)}", sys.stdout)
+            outcome = paint(item.outcome, "green" if item.kept is not None else "yellow", sys.stdout)
+            say(
+                f"  {paint(item.label, 'bold', sys.stdout)}  {outcome}",
+                sys.stdout,
+            )
         for name in files:
             say(f"  file {name}" if args.files_to is None else f"  wrote {args.files_to / name}", sys.stdout)
     return OK if any(item.kept for item in taken) or not taken else UNAVAILABLE
@@ -223,9 +246,7 @@ def _take(
     source = f"{item.source} (carried by {bundle.carrier.name})"
     kept = Kept(vetted=vetted, source=source, channel="carried", fetched_s=item.fetched_s)
     cache.store(kept)
-    return _Taken(
-        label=label, outcome=f"kept, until {format_time(vetted.first_to_expire.last_s)}", kept=kept
-    )
+    return _Taken(label=label, outcome=f"kept, until {format_time(vetted.first_to_expire.last_s)}", kept=kept)
 
 
 def _unpack(bundle: Bundle, directory: Path | None) -> list[str]:

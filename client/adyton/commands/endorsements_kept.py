@@ -70,7 +70,9 @@ def platform(text: str) -> PlatformFamily:
     """
     found = PlatformFamily.parse(text)
     if found is None:
-        raise argparse.ArgumentTypeError("write a platform as TEE-FMSPC-CA, for example sgx-00906ed50000-platform")
+        raise argparse.ArgumentTypeError(
+            "write a platform as TEE-FMSPC-CA, for example sgx-00906ed50000-platform"
+        )
     return found
 
 
@@ -88,21 +90,31 @@ def add_fetch(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     what.add_argument("--quote", type=Path, metavar="FILE", help="that of a quote, binary; - for stdin")
     what.add_argument("--url", help="that of an appliance, whose report is read and not appraised")
     what.add_argument(
-        "--platform", type=platform, action="append", default=[], metavar="NAME", help="by name; may be repeated"
+        "--platform",
+        type=platform,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="by name; may be repeated",
     )
     source = parser.add_argument_group("from where")
     source.add_argument(
         "--from", dest="source", default=PCS, metavar="SOURCE", help="pcs (default), pccs=URL, or a FILE"
     )
     source.add_argument(
-        "--update", choices=("standard", "early"), default="standard", help="which set to ask for (default %(default)s)"
+        "--update",
+        choices=("standard", "early"),
+        default="standard",
+        help="which set to ask for (default %(default)s)",
     )
     source.add_argument(
         "--evaluation-number", type=int, metavar="N", help="ask for this TCB evaluation data number instead"
     )
     add_source_options(source)
     add_cache_options(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the one set as a collateral file")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="also write the one set as a collateral file"
+    )
     parser.set_defaults(run=run_fetch)
 
 
@@ -165,7 +177,11 @@ def add_status(commands: "Subparsers[argparse.ArgumentParser]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="a collateral file or a bundle instead of the cache"
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="a collateral file or a bundle instead of the cache",
     )
     parser.add_argument("--policy", type=Path, metavar="FILE", help="whose age cap and numbers count")
     parser.add_argument("--carrier", metavar="KEY", help="whose bundle FILE may be")
@@ -182,7 +198,9 @@ def run_status(args: argparse.Namespace) -> int:
     """
     anchor, now_s = read_anchor(args.root), wall_clock_s()
     policy = AppraisalPolicy(name="defaults") if args.policy is None else read_policy(args.policy)
-    kept = _of_file(args, anchor) if args.file is not None else list(EndorsementCache(args.cache, anchor).all())
+    kept = (
+        _of_file(args, anchor) if args.file is not None else list(EndorsementCache(args.cache, anchor).all())
+    )
     standings = sorted(
         (Standing.of(item, policy.tcb, now_s) for item in kept), key=lambda standing: standing.usable_until_s
     )

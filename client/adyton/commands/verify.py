@@ -149,6 +149,9 @@ def _print_refusal(error: AttestationError, args: argparse.Namespace) -> None:
     print_checks(checks, sys.stdout)
     say(paint(f"verdict: refused: {error.code}: {error}", "red", sys.stdout), sys.stdout)
     if endorsements_at_fault(error):
-        say("The endorsements are at fault, and nothing is known about the platform. Another source may have", sys.stdout)
+        say(
+            "The endorsements are at fault, and nothing is known about the platform. Another source may have",
+            sys.stdout,
+        )
         say("better ones: --endorsements pcs, pccs=URL, or a FILE.", sys.stdout)
     say("nothing was sent to the appliance")
