@@ -20,7 +20,16 @@ from adyton_protocol.errors import (
     ReceiptError,
 )
 
-COMMANDS: Final = ("ask", "chat", "verify", "receipt", "models", "quote", "endorsements", "attestation-result")
+COMMANDS: Final = (
+    "ask",
+    "chat",
+    "verify",
+    "receipt",
+    "models",
+    "quote",
+    "endorsements",
+    "attestation-result",
+)
 """The commands, each a module of ``adyton.commands`` with ``_`` for ``-``, in the order of the help."""
 
 INTERRUPTED: Final = 130

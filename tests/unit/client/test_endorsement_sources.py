@@ -154,9 +154,9 @@ def fetched(run: Run, pcs: FakePcs, here: tuple[str, ...]) -> tuple[str, ...]:
 
 def test_verify_says_where_endorsements_came_from(run: Run, where: tuple[str, ...], pcs: FakePcs) -> None:
     """In words and as JSON, for the appliance's and for others."""
-    assert "endorsements from the appliance\n" in run("verify", *where).out
+    assert "endorsements: from the appliance\n" in run("verify", *where).out
     chosen = ("--endorsements", f"pccs={pcs.url}")
-    assert f"endorsements from PCCS {pcs.url}, now\n" in run("verify", *where, *chosen).out
+    assert f"endorsements: from PCCS {pcs.url}, now\n" in run("verify", *where, *chosen).out
     document = json.loads(run("verify", "--json", *where, *chosen).out)
     assert document["endorsements"] == {"from": f"PCCS {pcs.url}, now", "notice": None}
 
@@ -334,7 +334,7 @@ def test_a_bundle_crosses_the_gap(
     assert shown["source"].endswith("(carried by courier@example.org)")
     outcome = run("verify", *where, "--endorsements", bundle, "--carrier", str(KEY.public))
     assert outcome.code == 0
-    assert f"endorsements from file {bundle}" in outcome.out
+    assert f"endorsements: from file {bundle}" in outcome.out
 
 
 def test_a_bundle_of_somebody_else_is_not_taken(
