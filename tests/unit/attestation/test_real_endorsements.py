@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real endorsements, from the source distribution of dcap-qvl: what the sources make of them."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+import real_samples
 from adyton_attestation.certificates import trust_anchor
 from adyton_attestation.roots import INTEL_SGX_ROOT_DER
 from adyton_attestation.simulation.pki import create_pki
@@ -28,13 +26,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def found() -> dict[str, bytes]:
     """The samples by file name."""
-    spec = importlib.util.spec_from_file_location("real_samples", Path(__file__).with_name("real_samples.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
     try:
-        return module.samples()
-    except module.NotAvailable as reason:
+        return real_samples.samples()
+    except real_samples.NotAvailable as reason:
         pytest.skip(str(reason))
 
 

@@ -2,14 +2,13 @@
 """Real Intel quotes: accepted, refused and told apart at the time for which their collateral was issued."""
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import real_samples
 from adyton.cli import main
 from adyton_attestation.bare_quote import QuoteAppraisal, appraise_quote
 from adyton_attestation.checks import CheckName, checks_of, failed_check
@@ -27,26 +26,13 @@ pytestmark = [
 DAY_S = 86_400
 
 
-def _samples_module() -> Any:
-    """Load the neighbour file; tests are no package."""
-    spec = importlib.util.spec_from_file_location("real_samples", Path(__file__).with_name("real_samples.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def samples() -> dict[str, bytes]:
     """The files, or a visible skip."""
-    module = _samples_module()
     try:
-        found: dict[str, bytes] = module.samples()
-    except module.NotAvailable as reason:
+        return real_samples.samples()
+    except real_samples.NotAvailable as reason:
         pytest.skip(f"real quotes are not available: {reason}")
-    return found
 
 
 def endorsements(samples: dict[str, bytes], name: str) -> Endorsements:
