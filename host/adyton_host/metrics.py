@@ -10,6 +10,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from adyton_host.endorsements import Refreshed
 from adyton_host.exchange import Exchange, RouteName
 from adyton_host.problems import Outcome
 
@@ -61,6 +62,19 @@ class Metrics:
             "Restarts of enclaves that ended by themselves.",
             registry=self.registry,
         )
+        self._refreshes = Counter(
+            "adyton_host_endorsement_refreshes",
+            "Attempts to refresh the endorsements that clients are served.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._endorsements_end = Gauge(
+            "adyton_host_endorsements_expire_timestamp_seconds",
+            "Until when the endorsements that clients are served hold; 0 while that is not known.",
+            registry=self.registry,
+        )
+        for outcome in Refreshed:
+            self._refreshes.labels(outcome.value)
         self._in_flight = Gauge("adyton_host_in_flight", "Sealed requests under way.", registry=self.registry)
         self._enclaves_ready = Gauge(
             "adyton_host_enclaves_ready", "Enclaves that attest and take requests.", registry=self.registry
@@ -90,6 +104,12 @@ class Metrics:
     def enclave_restarted(self) -> None:
         """Count one restart."""
         self._restarts.inc()
+
+    def endorsements_refreshed(self, outcome: Refreshed, expires_s: int | None) -> None:
+        """Count one refresh, and keep until when what is served holds."""
+        self._refreshes.labels(outcome.value).inc()
+        if expires_s is not None:
+            self._endorsements_end.set(expires_s)
 
     def exposition(self) -> bytes:
         """The text exposition format."""

@@ -21,6 +21,7 @@ from typing_extensions import override
 from adyton_host import logs
 from adyton_host.app import HostParts, create_app
 from adyton_host.config import HostSettings
+from adyton_host.endorsements import EndorsementRefresher, RefreshSettings, reports_of
 from adyton_host.launching import SGX
 from adyton_host.metrics import Metrics
 from adyton_host.relay import Relay, enclave_client
@@ -71,6 +72,7 @@ class Plan:
         simulation: The simulated platform; None when the hardware is real.
         prepare: Makes the platform ready; called once its directory is ours.
         endorsements: The document that clients may fetch here, or None.
+        refresh: Keeps that document fresh; None leaves it alone.
         mrenclave: What the image was signed as, for the operator's eyes.
     """
 
@@ -80,6 +82,7 @@ class Plan:
     simulation: SimulationDir | None = None
     prepare: Callable[[], None] = lambda: None
     endorsements: Path | None = None
+    refresh: RefreshSettings | None = None
     mrenclave: str | None = None
 
     @property
@@ -237,6 +240,11 @@ async def _run(
             {"pid": ready.pid, "base_url": ready.base_url, "model": ready.model, "simulated": ready.simulated}
         )
         server = await stack.enter_async_context(serving(app, listener, drain_s=settings.drain_s))
+        if plan.refresh is not None:
+            refresher = EndorsementRefresher(
+                plan.refresh, reports_of(client, table), on_refreshed=metrics.endorsements_refreshed
+            )
+            stack.push_async_callback(_end, asyncio.create_task(refresher.run()))
         if await _unless_stopped(supervisor.start(), signals):
             ready = replace(ready, enclave_pid=supervisor.pid)
             if waiting := table.waiting():
@@ -248,6 +256,11 @@ async def _run(
                 announce(replace(ready, enclave_pid=supervisor.pid))
                 await _first_of(server, signals)
         logs.log("stopping")
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until_serving(table: RoutingTable) -> None:

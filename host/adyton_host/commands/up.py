@@ -23,6 +23,7 @@ from adyton_host.config import (
 )
 from adyton_host.doctor.machine import Machine
 from adyton_host.enclave_config import EnclaveConfig, read_overrides
+from adyton_host.endorsements import NOT_REFRESHED, RefreshSettings
 from adyton_host.image import EnclaveImage, load_image
 from adyton_host.launching import gramine_direct, gramine_sgx, simulated
 from adyton_host.preflight import preflight
@@ -97,6 +98,17 @@ def _add_real(group: "argparse._ArgumentGroup") -> None:
         metavar="FILE",
         help="document with endorsements for clients to fetch (default: endorsements.json in the state directory)",
     )
+    group.add_argument(
+        "--endorsements-from",
+        metavar="SOURCE",
+        default="pcs",
+        help="keep it fresh from pcs (Intel, the default), pccs=URL, or the FILE of a bundle; none leaves it alone",
+    )
+    group.add_argument(
+        "--endorsements-ca", type=Path, metavar="PEM", help="CA of a PCCS that has one of its own"
+    )
+    group.add_argument("--endorsements-proxy", metavar="URL", help="proxy on the way to pcs or pccs")
+    group.add_argument("--endorsements-carrier", metavar="KEY", help="whose bundle FILE may be: a public key")
 
 
 def _add_simulated(group: "argparse._ArgumentGroup") -> None:
@@ -145,7 +157,22 @@ def _real_plan(arguments: argparse.Namespace, machine: Machine) -> Plan:
         launch=gramine_sgx(image, program=machine.find_program("gramine-sgx")),
         model=_served(image),
         endorsements=wishes.endorsements,
+        refresh=_refresh(arguments, wishes.endorsements, wishes.state),
         mrenclave=image.mrenclave,
+    )
+
+
+def _refresh(arguments: argparse.Namespace, out: Path, state: Path) -> RefreshSettings | None:
+    if arguments.endorsements_from == NOT_REFRESHED:
+        return None
+    ca = arguments.endorsements_ca
+    return RefreshSettings(
+        out=out,
+        cache=state / "endorsements",
+        source=arguments.endorsements_from,
+        source_ca=None if ca is None else ca.absolute(),
+        proxy=arguments.endorsements_proxy,
+        carrier=arguments.endorsements_carrier,
     )
 
 
