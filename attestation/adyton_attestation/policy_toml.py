@@ -13,15 +13,14 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from adyton_attestation.policy import DAY_S, POLICY_VERSION, AppraisalPolicy, EnrolledPlatform, Identity
-from adyton_attestation.times import format_time
+from adyton_attestation.policy import POLICY_VERSION, AppraisalPolicy, EnrolledPlatform, Identity
+from adyton_attestation.times import format_time, in_words
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.strict_json import JsonObject, JsonValue, json_value
 
 MAX_POLICY_BYTES: Final = 64 * 1024
 MAX_DOTS_IN_LINE: Final = 16
 """``tomllib`` takes time that grows with the square of the parts of a dotted key; ours have three at most."""
-_HOUR_S: Final = 3600
 _WIDTH: Final = 100
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -66,7 +65,7 @@ def write_policy_toml(policy: AppraisalPolicy) -> str:
         f"name = {_text(policy.name)}",
         "",
         *_comment(_KEY_LIFE),
-        f"max_key_life_s = {policy.max_key_life_s}  # {_duration(policy.max_key_life_s)}",
+        f"max_key_life_s = {policy.max_key_life_s}  # {in_words(policy.max_key_life_s)}",
         "",
         *_comment(_CONFIGURATIONS),
         f"configurations = {_array(map(str, sorted(policy.configurations)))}",
@@ -93,7 +92,7 @@ def write_policy_toml(policy: AppraisalPolicy) -> str:
         f"min_evaluation_number = {tcb.min_evaluation_number}",
         "",
         *_comment(_AGE),
-        f"max_endorsement_age_s = {tcb.max_endorsement_age_s}  # {_duration(tcb.max_endorsement_age_s)}",
+        f"max_endorsement_age_s = {tcb.max_endorsement_age_s}  # {in_words(tcb.max_endorsement_age_s)}",
         "",
         *_tables("tcb.advisories", _ADVISORIES, _member(document, "tcb", "advisories")),
         *_tables("tcb.exceptions", _EXCEPTIONS, _member(document, "tcb", "exceptions")),
@@ -164,7 +163,7 @@ def _value(name: str, value: JsonValue) -> str:
     if isinstance(value, list):
         return _array(str(item) for item in value)
     if isinstance(value, int):
-        return f"{value}  # {_duration(value)}" if name.endswith("_s") and value else str(value)
+        return f"{value}  # {in_words(value)}" if name.endswith("_s") and value else str(value)
     return _text(str(value))
 
 
@@ -205,13 +204,6 @@ def _array(values: Iterable[str]) -> str:
 
 def _comment(text: str) -> Iterator[str]:
     return (f"# {line}".rstrip() for line in text.strip("\n").split("\n"))
-
-
-def _duration(seconds: int) -> str:
-    for unit_s, unit in ((DAY_S, "day"), (_HOUR_S, "hour"), (60, "minute")):
-        if seconds >= unit_s and seconds % unit_s == 0:
-            return f"{seconds // unit_s} {unit}{'' if seconds == unit_s else 's'}"
-    return f"{seconds} seconds"
 
 
 _HEAD: Final = """

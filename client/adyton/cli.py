@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "receipt",
     "models",
     "quote",
+    "policy",
     "endorsements",
     "attestation-result",
 )
@@ -40,6 +41,7 @@ _EPILOG = """examples:
   adyton ask --simulated "Leo has 12 pens. Mia has 4 more pens than Leo. How many pens does Mia have?"
   adyton chat --policy policy.toml --url https://appliance.example
   adyton receipt verify receipt.json --report report.json --simulated
+  adyton policy init --out policy.toml           begin a policy; then: adyton policy explain policy.toml
 
 """
 
