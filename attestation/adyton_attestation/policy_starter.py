@@ -34,11 +34,11 @@ _MITIGATED: Final = {
 }
 
 
-def starter_policy(
-    name: str = "production: add the release's reference values and your platforms",
-    *,
-    advisories_until_s: int,
-) -> AppraisalPolicy:
+STARTER_NAME: Final = "production: add the release's reference values and your platforms"
+_FIRST_USE_S: Final = 60
+
+
+def starter_policy(name: str = STARTER_NAME, *, advisories_until_s: int) -> AppraisalPolicy:
     """Return a policy that names no enclave, platform, configuration or model, and therefore accepts none.
 
     Args:
@@ -63,7 +63,9 @@ def first_use_policy(*, advisories_until_s: int, now_s: int) -> AppraisalPolicy:
     Everything is demanded but reference values: the evidence must be genuine, current, and answer the challenge. It
     must never lead to a request, because it accepts whoever answers; it ends a minute after it was made.
     """
-    strict = starter_policy("first look: genuine, but nobody in particular", advisories_until_s=advisories_until_s)
+    strict = starter_policy(
+        "first look: genuine, but nobody in particular", advisories_until_s=advisories_until_s
+    )
     return dataclasses.replace(
         strict,
         # x87 and SSE are always on; the rest is to be found out.

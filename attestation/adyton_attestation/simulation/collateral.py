@@ -37,6 +37,7 @@ class EndorsementSpec:
         advisory_ids: Advisories of that level.
         tcb_date: RFC 3339 date of that level.
         qe_status: Status of the QE identity's level.
+        qe_tcb_date: RFC 3339 date of that level.
         evaluation_number: tcbEvaluationDataNumber of the TCB info.
         qe_evaluation_number: The same of the QE identity; None means equal.
         crl_number: CRL number of both CRLs.
@@ -54,6 +55,7 @@ class EndorsementSpec:
     advisory_ids: tuple[str, ...] = ()
     tcb_date: str = TCB_DATE
     qe_status: str = "UpToDate"
+    qe_tcb_date: str = TCB_DATE
     evaluation_number: int = EVALUATION_NUMBER
     qe_evaluation_number: int | None = None
     crl_number: int = 1
@@ -170,7 +172,9 @@ def _qe_identity(qe: QuotingEnclave, spec: EndorsementSpec) -> dict[str, object]
         "attributesMask": "FBFFFFFFFFFFFFFF" + "00" * 8,
         "mrsigner": qe.mr_signer.hex().upper(),
         "isvprodid": qe.isv_prod_id,
-        "tcbLevels": [{"tcb": {"isvsvn": qe.isv_svn}, "tcbDate": TCB_DATE, "tcbStatus": spec.qe_status}],
+        "tcbLevels": [
+            {"tcb": {"isvsvn": qe.isv_svn}, "tcbDate": spec.qe_tcb_date, "tcbStatus": spec.qe_status}
+        ],
     }
 
 

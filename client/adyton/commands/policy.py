@@ -3,7 +3,9 @@
 
 import argparse
 import sys
+import textwrap
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ from adyton.commands.options import OK, REFUSED, read_file, simulation
 from adyton.edge import wall_clock_s
 from adyton.terminal import Style, announce_simulation, emit_json, paint, printable, say
 from adyton.trust import read_policy
+from adyton_attestation.checks import NUMBERS
 from adyton_attestation.policy import DAY_S, NO_EXPIRY_S, AppraisalPolicy
 from adyton_attestation.policy_lint import Finding, lint_policy
 from adyton_attestation.policy_starter import (
@@ -23,12 +26,13 @@ from adyton_attestation.policy_words import Standing, explain_policy
 from adyton_attestation.times import format_time
 from adyton_protocol.errors import ConfigError
 
+_COLUMNS: Final = 96
 _REVIEW_AFTER_S: Final = 365 * DAY_S
 _STANDINGS: Final[dict[Standing, tuple[str, Style]]] = {
-    "demanded": ("demands", "green"),
-    "laxer": ("LAXER", "yellow"),
-    "nothing": ("ACCEPTS NOTHING", "red"),
-    "relaxed": ("RELAXED", "yellow"),
+    "demanded": ("", "green"),
+    "laxer": ("LAXER: ", "yellow"),
+    "nothing": ("ACCEPTS NOTHING: ", "red"),
+    "relaxed": ("RELAXED: ", "yellow"),
 }
 _LEVELS: Final[dict[str, Style]] = {"error": "red", "warning": "yellow"}
 
@@ -136,21 +140,25 @@ def run_init(args: argparse.Namespace) -> int:
         raise ConfigError("--simulated, --custodian and --place go with --from-url or --report")
     else:
         policy = starter_policy(args.name, advisories_until_s=until_s)
+    _emit(policy, args, warned=first_use)
+    return OK
+
+
+def _emit(policy: AppraisalPolicy, args: argparse.Namespace, *, warned: bool) -> None:
+    """Write the policy where it was asked for, and the warning above it and on standard error."""
     text = policy.to_toml()
-    if first_use:
+    if warned:
         text = "".join(f"# {line}\n" for line in FIRST_USE) + "#\n" + text
     if args.out is not None:
         _write(args.out, text)
     if args.json:
-        emit_json({"policy": policy.to_json(), "digest": policy.digest(), "trust_on_first_use": first_use})
+        emit_json({"policy": policy.to_json(), "digest": policy.digest(), "trust_on_first_use": warned})
     elif args.out is None:
         sys.stdout.write(text)
-    if first_use:
-        for line in FIRST_USE:
-            say(paint(line, "yellow", sys.stderr))
+    for line in FIRST_USE if warned else ():
+        say(paint(line, "yellow", sys.stderr))
     if args.out is not None:
         say(f"wrote {args.out}; next: adyton policy lint {args.out}")
-    return OK
 
 
 def run_explain(args: argparse.Namespace) -> int:
@@ -170,10 +178,15 @@ def run_explain(args: argparse.Namespace) -> int:
     out = sys.stdout
     say(paint(f"{printable(policy.name)}", "bold", out), out)
     say(f"{policy.digest()}, as of {format_time(at_s)}", out)
-    for item in statements:
-        word, style = _STANDINGS[item.standing]
-        check = "" if item.check is None else f" [{item.check.value}]"
-        say(f"\n{paint(word, style, out)} {item.rule}{check}\n  {printable(item.text)}", out)
+    for rule, group in groupby(statements, key=lambda item: (item.rule, item.check)):
+        path, check = rule
+        say(f"\n{path}{'' if check is None else f' (check {NUMBERS[check]}, {check.value})'}", out)
+        for item in group:
+            word, style = _STANDINGS[item.standing]
+            lines = textwrap.wrap(
+                printable(item.text), _COLUMNS, break_long_words=False, break_on_hyphens=False
+            )
+            say(f"  {paint(word, style, out)}" + "\n    ".join(lines), out)
     say(
         "\nWhatever a policy says: genuine signatures below Intel's root, no debugger, nothing revoked, no endorsement "
         "older than one seen before, an answer to this very challenge, keys that the quote binds.",
@@ -237,7 +250,9 @@ def _seen(args: argparse.Namespace, *, until_s: int) -> AppraisalPolicy:
     else:
         endorsements = kept.parse_endorsements()
         if endorsements is None or kept.challenge is None:
-            raise ConfigError(f"{args.report} lacks the endorsements or the challenge; keep one by --save-report")
+            raise ConfigError(
+                f"{args.report} lacks the endorsements or the challenge; keep one by --save-report"
+            )
         verdict = appraiser_for(real, simulated).appraise(
             kept.parse_report(), endorsements, challenge=kept.challenge, now_s=at_s
         )

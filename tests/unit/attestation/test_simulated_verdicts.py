@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence_recipes import DAY_S, endorsement_fields, report_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +56,6 @@ pytestmark = [
 CASES = json.loads((Path(__file__).parents[2] / "vectors" / "attestation_verdicts.json").read_text())[
     "vectors"
 ]
-DAY_S = 86_400
 
 
 def refused(error: AttestationError, check: CheckName, *, alone: bool = True) -> None:
@@ -86,18 +86,8 @@ def test_genuine_evidence_passes_every_check(lab: Any) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_verdict_vectors(lab: Any, case: dict[str, Any]) -> None:
     """Each vector bends one thing and records the check that must notice, or that none may."""
-    endorsements = dict(case.get("endorsements", {}))
-    if "advisory_ids" in endorsements:
-        endorsements["advisory_ids"] = tuple(endorsements["advisory_ids"])
-    for name in ("pce_id", "fmspc"):
-        if name in endorsements:
-            endorsements[name] = bytes.fromhex(endorsements[name])
-    if "issued_days_ago" in endorsements:
-        endorsements["issued_s"] = lab.now_s - int(endorsements.pop("issued_days_ago") * DAY_S)
-    report = {
-        name: bytes.fromhex(value) if isinstance(value, str) else value
-        for name, value in case.get("quote", {}).items()
-    }
+    endorsements = endorsement_fields(case.get("endorsements", {}), lab.now_s)
+    report = report_fields(case.get("quote", {}))
     tcb = dict(case.get("tcb", {}))
     if "statuses" in tcb:
         tcb["statuses"] = frozenset(tcb["statuses"])
