@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from evidence_recipes import endorsement_fields, report_fields
 
+from adyton_attestation.bare_quote import appraise_quote
 from adyton_attestation.checks import CheckName, checks_of, failed_check
 from adyton_attestation.policy import (
     AllowedAdvisory,
@@ -25,7 +26,6 @@ from adyton_attestation.policy import (
 from adyton_attestation.policy_words import rules
 from adyton_attestation.simulation.quoting import TdReportSpec, build_tdx_quote
 from adyton_attestation.times import format_time
-from adyton_attestation.verifier import appraise_quote
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import AttestationError
 
