@@ -117,7 +117,7 @@ def _render(document: Mapping[str, object], prefix: str = "") -> list[str]:
         match value:
             case Mapping():
                 nested += [f"\n[{name}]\n", *_render(value, name + ".")]
-            case [Mapping(), *_]:
+            case [Mapping(), *_] if all(isinstance(item, Mapping) for item in value):
                 for item in (item for item in value if isinstance(item, Mapping)):
                     nested += [f"\n[[{name}]]\n", *_render(item, name + ".")]
             case _:
