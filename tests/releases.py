@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from adyton_attestation.release_file import ReleaseFile, ReleaseTerms, parse_release_file
+from adyton_attestation.private_keys import PrivateKey
+from adyton_attestation.release_file import ReleaseFile, parse_release_file
 from adyton_attestation.release_log import ReleaseLog, sign_checkpoint
 from adyton_attestation.release_statement import SignedStatement, parse_statement, statement_document
-from adyton_attestation.signing_keys import PrivateKey
+from adyton_attestation.release_terms import ReleaseTerms
 
 DAY_S = 86_400
 START_S = 1_790_000_000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks 13 to 23: is genuine evidence good enough, by the policy?
+"""Checks 13 to 26: is genuine evidence good enough, by the policy?
 
 The platform's checks read the claims that were verified; the enclave's checks read the quote, and count for
 nothing unless its signatures were found good before.
@@ -14,9 +14,10 @@ from adyton_attestation.policy import (
     NO_EXPIRY_S,
     AppraisalPolicy,
     EnrolledPlatform,
-    SignerIdentity,
+    KeySeparation,
 )
 from adyton_attestation.quote import EnclaveReport, Quote, SgxQuoteV3, TdReport
+from adyton_attestation.reference_values import ReferenceValues, name_sources
 from adyton_attestation.times import format_time
 
 _DAY_S = 86_400
@@ -165,11 +166,14 @@ def check_debug(quote: Quote) -> tuple[str, None]:
 
 
 class IdentityAppraisal:
-    """Checks 20 to 23, over the report in the quote."""
+    """Checks 23 to 26, over the report in the quote."""
 
-    def __init__(self, policy: AppraisalPolicy, quote: Quote, now_s: int) -> None:
+    def __init__(
+        self, policy: AppraisalPolicy, quote: Quote, reference_values: ReferenceValues, now_s: int
+    ) -> None:
         """Keep the facts."""
         self._policy = policy
+        self._reference_values = reference_values
         self._identity = policy.identity
         self._quote = quote
         self._now_s = now_s
@@ -196,20 +200,22 @@ class IdentityAppraisal:
         relaxed(self._policy, CheckName.ENCLAVE_IDENTITY, self._now_s)
         if not isinstance(self._quote, SgxQuoteV3):
             return self._td_identity(self._quote.report)
-        report = self._quote.report
-        if report.mr_enclave in self._identity.mr_enclaves:
-            return f"MRENCLAVE {report.mr_enclave.hex()} is on the allow-list", None
-        for signer in self._identity.signers:
-            if _signed_by(report, signer):
-                return f"MRSIGNER {signer.mr_signer.hex()}, {_product(report)}", None
-        if not self._identity.mr_enclaves and not self._identity.signers:
+        report, reference = self._quote.report, self._reference_values
+        if reference.empty:
             raise Refusal(
                 "an enclave that the policy names, and it names none", f"MRENCLAVE {report.mr_enclave.hex()}"
             )
-        raise Refusal(
-            "an enclave that the policy names",
-            f"MRENCLAVE {report.mr_enclave.hex()}, MRSIGNER {report.mr_signer.hex()}, {_product(report)}",
-        )
+        found = reference.keep_enclave(report)
+        if not found:
+            raise Refusal(
+                "an enclave that the policy, or a release in force, names",
+                f"MRENCLAVE {report.mr_enclave.hex()}{reference.standing_of(report)}, "
+                f"MRSIGNER {report.mr_signer.hex()}, {_product(report)}",
+            )
+        source = name_sources(found)
+        if any(report.mr_enclave in candidate.mr_enclaves for candidate in found):
+            return f"MRENCLAVE {report.mr_enclave.hex()} is {source}", None
+        return f"MRSIGNER {report.mr_signer.hex()}, {_product(report)}, is {source}", None
 
     def _td_identity(self, report: TdReport) -> tuple[str, None]:
         for td in self._identity.tds:
@@ -230,28 +236,27 @@ class IdentityAppraisal:
         relaxed(self._policy, CheckName.KEY_SEPARATION, self._now_s)
         if not isinstance(self._quote, SgxQuoteV3):
             return _td_configuration(self._quote.report)
-        report, expected = self._quote.report, self._identity.key_separation
-        if (report.config_id, report.isv_ext_prod_id, report.isv_family_id) != (
-            expected.config_id,
-            expected.isv_ext_prod_id,
-            expected.isv_family_id,
-        ):
-            raise Refusal("CONFIGID, extended product and family as stated", "others")
-        if report.config_svn < expected.config_svn or (expected.config_svn == 0 and report.config_svn):
-            raise Refusal(f"CONFIGSVN {expected.config_svn}", f"{report.config_svn}")
-        return "CONFIGID, extended product and family as stated", None
+        report = self._quote.report
+        if not self._reference_values.keep(lambda candidate: _separated(report, candidate.key_separation)):
+            raise Refusal(
+                "CONFIGID, CONFIGSVN, extended product and family as stated",
+                f"others, CONFIGSVN {report.config_svn}",
+            )
+        return "CONFIGID, CONFIGSVN, extended product and family as stated", None
 
 
 def _product(report: EnclaveReport) -> str:
     return f"product {report.isv_prod_id}, security version {report.isv_svn}"
 
 
-def _signed_by(report: EnclaveReport, signer: SignerIdentity) -> bool:
-    return (
-        report.mr_signer == signer.mr_signer
-        and report.isv_prod_id == signer.isv_prod_id
-        and report.isv_svn >= signer.min_isv_svn
-    )
+def _separated(report: EnclaveReport, expected: KeySeparation) -> bool:
+    if (report.config_id, report.isv_ext_prod_id, report.isv_family_id) != (
+        expected.config_id,
+        expected.isv_ext_prod_id,
+        expected.isv_family_id,
+    ):
+        return False
+    return report.config_svn == 0 if expected.config_svn == 0 else report.config_svn >= expected.config_svn
 
 
 def _td_attributes(report: TdReport) -> tuple[str, None]:

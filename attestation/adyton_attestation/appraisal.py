@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The appraisal: 28 numbered checks, made in order, each with a verdict; the first failure is raised.
+"""The appraisal: 31 numbered checks, made in order, each with a verdict; the first failure is raised.
 
-1 is the kind of evidence; 2 to 4 the quote's form; 5 to 12 whether it is genuine (``genuineness``); 13 to 23
-whether that is good enough (``acceptability``); 24 to 28 whether it speaks for these keys, now. Every check that
-can be made is made and reported, also after one has failed. ``docs/appraisal.md`` explains each.
+1 is the kind of evidence; 2 to 4 the quote's form; 5 to 12 whether it is genuine (``genuineness``); 13 to 26
+whether that is good enough (``acceptability``, ``reference_values``); 27 to 31 whether it speaks for these keys,
+now. Every check that can be made is made and reported, also after one has failed. ``docs/appraisal.md`` explains
+each.
 
 No I/O and no clock: evidence, endorsements, policy, marks, challenge and time are arguments.
 """
@@ -28,12 +29,15 @@ from adyton_attestation.genuineness import check_genuineness
 from adyton_attestation.marks import HighWaterMarks
 from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform
 from adyton_attestation.quote import TEE_SGX, Quote, parse_quote
+from adyton_attestation.reference_values import ReferenceValues, ReleaseAppraisal, name_sources
 from adyton_attestation.times import format_time
 from adyton_protocol.errors import AppraisalError
 from adyton_protocol.statement import as_nonce, report_data
 
 if TYPE_CHECKING:
-    # Only named here: a bare quote is appraised without loading what keysets and sealing need.
+    # Only named here: a bare quote is appraised without loading what keysets, sealing and releases need.
+    from adyton_attestation.release_file import VerifiedReleases
+    from adyton_attestation.release_statement import ReleaseStatement
     from adyton_protocol.report import AttestationReport, TeeType
 
 _BOUND = (
@@ -58,6 +62,7 @@ class Accepted:
         claims: What is known of the platform.
         platform: Its enrolment, or None when the policy does not ask.
         marks: The marks to keep.
+        releases: The releases whose reference values were met; none if the policy's own were.
     """
 
     checks: tuple[Check, ...]
@@ -65,6 +70,7 @@ class Accepted:
     claims: DcapClaims
     platform: EnrolledPlatform | None
     marks: HighWaterMarks
+    releases: "tuple[ReleaseStatement, ...]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +82,14 @@ class Terms:
         anchor: The pinned root.
         marks: What was seen before.
         now_s: Unix time.
+        releases: A release file, if there is one; attacker-controlled.
     """
 
     policy: AppraisalPolicy
     anchor: TrustAnchor
     marks: HighWaterMarks
     now_s: int
+    releases: bytes | None = None
 
 
 def appraise_report(
@@ -92,7 +100,7 @@ def appraise_report(
     tee_type: "TeeType",
     challenge: str,
 ) -> Accepted:
-    """Appraise a report of one trust domain, all 28 checks.
+    """Appraise a report of one trust domain, all 31 checks.
 
     Args:
         report: Attacker-controlled evidence.
@@ -110,12 +118,12 @@ def appraise_report(
     ledger.run(CheckName.EVIDENCE_TYPE, lambda: _check_type(report.tee_type, tee_type))
     accepted = _appraise(ledger, report.quote, endorsements, terms, sgx_only=True)
     if accepted is not None:
-        _check_bound(ledger, accepted[0], report, terms, challenge)
+        _check_bound(ledger, accepted, report, terms, challenge)
     return _conclude(ledger, accepted, terms)
 
 
 def appraise_raw_quote(quote: bytes, endorsements: Endorsements, terms: Terms) -> Accepted:
-    """Appraise a quote that comes without a report: checks 2 to 23.
+    """Appraise a quote that comes without a report: checks 2 to 26.
 
     Args:
         quote: Attacker-controlled bytes, SGX or TDX.
@@ -131,12 +139,28 @@ def appraise_raw_quote(quote: bytes, endorsements: Endorsements, terms: Terms) -
     return _conclude(ledger, _appraise(ledger, quote, endorsements, terms, sgx_only=False), terms)
 
 
-Found = tuple[Quote, tuple[DcapClaims, str] | None, EnrolledPlatform | None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the checks of a quote that could be parsed came to.
+
+    Attributes:
+        quote: It.
+        genuine: What is known of the platform, and the name of its PCK CA; None if the quote is not genuine.
+        platform: Its enrolment.
+        releases: The releases that were shown, None without.
+        reference_values: What enclaves are held to.
+    """
+
+    quote: Quote
+    genuine: tuple[DcapClaims, str] | None
+    platform: EnrolledPlatform | None
+    releases: "VerifiedReleases | None"
+    reference_values: ReferenceValues
 
 
 def _appraise(
     ledger: Ledger, raw: bytes, endorsements: Endorsements, terms: Terms, *, sgx_only: bool
-) -> Found | None:
+) -> _Found | None:
     quote = ledger.run(CheckName.QUOTE_FORMAT, lambda: _parse(raw, sgx_only=sgx_only))
     if quote is None:
         ledger.skip("needs a quote", *_AFTER_PARSING)
@@ -152,23 +176,45 @@ def _appraise(
         platform = PlatformAppraisal(
             terms.policy, claims, endorsements, ca_name=ca_name, marks=terms.marks, now_s=terms.now_s
         ).run(ledger)
-    IdentityAppraisal(terms.policy, quote, terms.now_s).run(ledger)
-    return quote, genuine, platform
+    releases = _appraise_releases(ledger, terms)
+    reference_values = ReferenceValues(terms.policy, releases)
+    IdentityAppraisal(terms.policy, quote, reference_values, terms.now_s).run(ledger)
+    return _Found(
+        quote=quote,
+        genuine=genuine,
+        platform=platform,
+        releases=releases,
+        reference_values=reference_values,
+    )
 
 
-def _conclude(ledger: Ledger, found: Found | None, terms: Terms) -> Accepted:
+def _appraise_releases(ledger: Ledger, terms: Terms) -> "VerifiedReleases | None":
+    wanted = terms.policy.releases
+    mark = None if wanted is None else terms.marks.release_mark(wanted.origin)
+    return ReleaseAppraisal(terms=wanted, data=terms.releases, mark=mark, now_s=terms.now_s).run(ledger)
+
+
+def _conclude(ledger: Ledger, found: _Found | None, terms: Terms) -> Accepted:
     checks = ledger.conclude()
-    if found is None or found[1] is None:
+    if found is None or found.genuine is None:
         # Unreachable while the ledger holds a failure for every way to get here; fails closed all the same.
         raise AppraisalError(CheckName.DCAP_VERIFICATION.value, expected="a verified quote", actual="none")
-    quote, (claims, ca_name), platform = found[0], found[1], found[2]
+    claims, ca_name = found.genuine
     marks = terms.marks.raised(
         evaluation_number=claims.evaluation_number,
         root_crl_number=claims.root_crl_number,
         ca_name=ca_name,
         pck_crl_number=claims.pck_crl_number,
+        release=None if found.releases is None else found.releases.mark,
     )
-    return Accepted(checks=checks, quote=quote, claims=claims, platform=platform, marks=marks)
+    return Accepted(
+        checks=checks,
+        quote=found.quote,
+        claims=claims,
+        platform=found.platform,
+        marks=marks,
+        releases=found.reference_values.releases(),
+    )
 
 
 def _check_type(found: "TeeType", expected: "TeeType") -> tuple[str, None]:
@@ -186,13 +232,14 @@ def _parse(raw: bytes, *, sgx_only: bool) -> tuple[str, Quote]:
 
 
 def _check_bound(
-    ledger: Ledger, quote: Quote, report: "AttestationReport", terms: Terms, challenge: str
+    ledger: Ledger, found: _Found, report: "AttestationReport", terms: Terms, challenge: str
 ) -> None:
+    reference = found.reference_values
     ledger.run(CheckName.CHALLENGE, lambda: _check_challenge(report, challenge))
-    ledger.run(CheckName.KEY_BINDING, lambda: _check_binding(quote, report, challenge))
+    ledger.run(CheckName.KEY_BINDING, lambda: _check_binding(found.quote, report, challenge))
     ledger.run(CheckName.KEYS_CURRENT, lambda: _check_keys_current(report, terms))
-    ledger.run(CheckName.CONFIGURATION, lambda: _check_configuration(report, terms))
-    ledger.run(CheckName.MODELS, lambda: _check_models(report, terms))
+    ledger.run(CheckName.CONFIGURATION, lambda: _check_configuration(report, terms, reference))
+    ledger.run(CheckName.MODELS, lambda: _check_models(report, terms, reference))
 
 
 def _check_challenge(report: "AttestationReport", challenge: str) -> tuple[str, None]:
@@ -223,20 +270,30 @@ def _check_keys_current(report: "AttestationReport", terms: Terms) -> tuple[str,
     return f"the keys end at {format_time(not_after)}", None
 
 
-def _check_configuration(report: "AttestationReport", terms: Terms) -> tuple[str, None]:
+def _check_configuration(
+    report: "AttestationReport", terms: Terms, reference: ReferenceValues
+) -> tuple[str, None]:
     relaxed(terms.policy, CheckName.CONFIGURATION, terms.now_s)
     digest = report.keyset.extension.configuration_digest
-    if digest not in terms.policy.configurations:
-        raise Refusal("a configuration that the policy names", digest)
-    return f"configuration {digest} is on the allow-list", None
+    found = reference.keep(lambda candidate: digest in candidate.configurations)
+    if not found:
+        raise Refusal("a configuration that the policy, or the enclave's release, names", digest)
+    sources = name_sources(found, lambda enclave: enclave.configurations is not None)
+    return f"configuration {digest} is {sources}", None
 
 
-def _check_models(report: "AttestationReport", terms: Terms) -> tuple[str, None]:
+def _check_models(report: "AttestationReport", terms: Terms, reference: ReferenceValues) -> tuple[str, None]:
     relaxed(terms.policy, CheckName.MODELS, terms.now_s)
-    allowed, models = dict(terms.policy.models), report.keyset.extension.models
+    models = report.keyset.extension.models
     if not models:
         raise Refusal("at least one model", "none")
-    for model in models:
-        if model.identity not in allowed.get(model.name, frozenset()):
-            raise Refusal(f"an identity that the policy allows for {model.name!r}", model.identity)
-    return ", ".join(f"{model.name} = {model.identity}" for model in models), None
+    # SECURITY: all at once, so that the models together are those of one release, or of the policy.
+    found = reference.keep(lambda candidate: all(map(candidate.has_model, models)))
+    if not found:
+        wrong = next((model for model in models if not reference.any_has(model)), models[0])
+        raise Refusal(
+            f"an identity that the policy, or the enclave's release, allows for {wrong.name!r}",
+            wrong.identity,
+        )
+    names = ", ".join(f"{model.name} = {model.identity}" for model in models)
+    return f"{names}: {name_sources(found, lambda enclave: enclave.models is not None)}", None

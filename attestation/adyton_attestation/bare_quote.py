@@ -52,6 +52,7 @@ def appraise_quote(
     now_s: int,
     root_der: bytes | None = None,
     marks: HighWaterMarks = NO_MARKS,
+    releases: bytes | None = None,
 ) -> QuoteAppraisal:
     """Appraise a bare quote, SGX or TDX, offline.
 
@@ -63,13 +64,14 @@ def appraise_quote(
         root_der: A root of the caller's choice instead of Intel's. When its subject begins with ``Simulated``,
             the names below it must be the simulated ones, else Intel's.
         marks: High-water marks of earlier appraisals.
+        releases: Attacker-controlled release file, for a policy that names signers of releases.
 
     Raises:
         AttestationError: A check failed; ``check`` names it and ``checks`` has every verdict.
     """
     anchor = trust_anchor(INTEL_SGX_ROOT_DER if root_der is None else root_der)
     accepted = appraise_raw_quote(
-        quote, endorsements, Terms(policy=policy, anchor=anchor, marks=marks, now_s=now_s)
+        quote, endorsements, Terms(policy=policy, anchor=anchor, marks=marks, now_s=now_s, releases=releases)
     )
     return QuoteAppraisal(
         checks=accepted.checks,

@@ -16,6 +16,7 @@ from adyton_protocol.errors import (
     EndorsementError,
     FreshnessError,
     MalformedEvidence,
+    ReferenceValueError,
 )
 from adyton_protocol.strict_json import JsonObject
 
@@ -45,6 +46,9 @@ class CheckName(StrEnum):
     ROLLBACK = "rollback"
     ENDORSEMENT_AGE = "endorsement-age"
     PLATFORM = "platform"
+    RELEASE_SIGNATURES = "release-signatures"
+    RELEASE_LOG = "release-log"
+    REFERENCE_VALUES = "reference-values"
     ATTRIBUTES = "attributes"
     ENCLAVE_IDENTITY = "enclave-identity"
     MISC_SELECT = "misc-select"
@@ -70,10 +74,16 @@ ERRORS: Final[dict[CheckName, type[AttestationError]]] = {
     CheckName.PCE_IDENTITY: EndorsementError,
     CheckName.ROLLBACK: EndorsementError,
     CheckName.ENDORSEMENT_AGE: EndorsementError,
+    CheckName.RELEASE_SIGNATURES: ReferenceValueError,
+    CheckName.RELEASE_LOG: ReferenceValueError,
+    CheckName.REFERENCE_VALUES: ReferenceValueError,
     CheckName.CHALLENGE: FreshnessError,
     CheckName.KEYS_CURRENT: FreshnessError,
 }
-"""Which error a failed check raises; every other one raises :class:`AppraisalError`."""
+"""Which error a failed check raises; every other one raises :class:`AppraisalError`.
+
+``release-log`` may raise a more special :class:`ReferenceValueError`: rolled back, or forked.
+"""
 
 OF_ENDORSEMENTS: Final = frozenset(
     {
@@ -151,7 +161,7 @@ class Ledger:
             self._refusals[name] = refusal
             self._record(name, "fail", f"found {refusal.actual}; expected {refusal.expected}")
             return None
-        except (MalformedEvidence, EndorsementError) as error:
+        except (MalformedEvidence, EndorsementError, ReferenceValueError) as error:
             self._refusals[name] = error
             self._record(name, "fail", str(error))
             return None
@@ -188,7 +198,7 @@ class Ledger:
 
 
 def _error(name: CheckName, reason: Exception, checks: tuple[Check, ...]) -> AttestationError:
-    kind = ERRORS.get(name, AppraisalError)
+    kind = type(reason) if isinstance(reason, ReferenceValueError) else ERRORS.get(name, AppraisalError)
     error: AttestationError
     if kind is AppraisalError:
         expected, actual = (

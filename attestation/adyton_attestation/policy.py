@@ -15,6 +15,7 @@ from typing import Final, Literal, Self, TypeAlias
 
 from adyton_attestation.checks import CheckName
 from adyton_attestation.quote import SGX_FLAG_INIT, SGX_FLAG_MODE64BIT
+from adyton_attestation.release_terms import ReleaseTerms
 from adyton_protocol.digests import Digest, jcs, sha256_hex
 from adyton_protocol.errors import ConfigError
 from adyton_protocol.strict_json import JsonObject, JsonValue
@@ -236,6 +237,7 @@ class AppraisalPolicy:
         platforms: Enrolled machines.
         configurations: Accepted configuration digests.
         models: Accepted identities by model name, sorted; every model of the keyset must be listed.
+        releases: Whose signed releases name further enclaves, and for how long; None for nobody's.
         max_key_life_s: How far ahead the end of the keys may lie, in seconds. The enclave dates its keys by a clock
             that the host sets.
         relaxations: Checks that are not made.
@@ -250,6 +252,7 @@ class AppraisalPolicy:
     platforms: tuple[EnrolledPlatform, ...] = ()
     configurations: frozenset[Digest] = frozenset()
     models: tuple[tuple[str, frozenset[Digest]], ...] = ()
+    releases: ReleaseTerms | None = None
     max_key_life_s: int = DEFAULT_KEY_LIFE_S
     relaxations: tuple[Relaxation, ...] = ()
 

@@ -27,6 +27,8 @@ from adyton_attestation.policy import (
     TcbStatus,
     TdIdentity,
 )
+from adyton_attestation.release_terms import DEFAULT_AGE_S, MAX_RELEASE, ReleaseTerms
+from adyton_attestation.signing_keys import PublicKey, parse_public_key
 from adyton_attestation.times import format_time
 from adyton_protocol.digests import DIGEST_CHARS, DIGEST_PATTERN, Digest
 from adyton_protocol.errors import ConfigError
@@ -34,6 +36,7 @@ from adyton_protocol.strict_json import JsonObject, JsonValue, Members, json_val
 
 _MAX_ITEMS: Final = 256
 _MAX_TEXT: Final = 512
+_MAX_KEYS: Final = 16
 _U16: Final = 2**16 - 1
 _U32: Final = 2**32 - 1
 _ADVISORY: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,63}")
@@ -50,6 +53,7 @@ class PolicyFields(TypedDict, total=False):
     platforms: tuple[EnrolledPlatform, ...]
     configurations: frozenset[Digest]
     models: tuple[tuple[str, frozenset[Digest]], ...]
+    releases: ReleaseTerms
     max_key_life_s: int
     relaxations: tuple[Relaxation, ...]
 
@@ -73,6 +77,7 @@ def read_policy(value: JsonValue) -> PolicyFields:
             "platforms",
             "configurations",
             "models",
+            "releases",
             "max_key_life_s",
             "relaxations",
         },
@@ -89,6 +94,8 @@ def read_policy(value: JsonValue) -> PolicyFields:
     if "models" in document:
         models = document.object("models")
         fields["models"] = tuple(sorted((name, _digests(models, name)) for name, _ in models.items()))
+    if "releases" in document:
+        fields["releases"] = _releases(document.object("releases"))
     if "max_key_life_s" in document:
         fields["max_key_life_s"] = document.integer("max_key_life_s", minimum=1, maximum=_U32)
     if "relaxations" in document:
@@ -159,6 +166,7 @@ def policy_to_json(policy: AppraisalPolicy) -> JsonObject:
         ],
         "configurations": _texts(policy.configurations),
         "models": {name: _texts(identities) for name, identities in policy.models},
+        **_releases_to_json(policy.releases),
         "max_key_life_s": policy.max_key_life_s,
         "relaxations": [
             {"check": item.check.value, "reason": item.reason, "expires": format_time(item.expires_s)}
@@ -177,6 +185,45 @@ def _only(members: Members, names: Collection[str]) -> None:
         close = difflib.get_close_matches(unknown[0], names, n=1)
         known = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(names))}"
         members.refuse(ascii(unknown[0]), f"unknown member; {known}")
+
+
+def _releases_to_json(terms: ReleaseTerms | None) -> JsonObject:
+    """The section; left out without signers, for there is no neutral value of a key."""
+    if terms is None:
+        return {}
+    return {
+        "releases": {
+            "product": terms.product,
+            "signers": [*sorted(map(str, terms.signers))],
+            "threshold": terms.threshold,
+            "log_keys": [*sorted(map(str, terms.logs))],
+            "max_age_s": terms.max_age_s,
+            "minimum_release": terms.minimum_release,
+        }
+    }
+
+
+def _releases(members: Members) -> ReleaseTerms:
+    _only(members, {"product", "signers", "threshold", "log_keys", "max_age_s", "minimum_release"})
+    signers = _public_keys(members, "signers")
+    return ReleaseTerms(
+        product=members.text("product", max_chars=64),
+        signers=signers,
+        # Left out, everybody has to sign.
+        threshold=_number(members, "threshold", len(signers), len(signers)),
+        logs=_public_keys(members, "log_keys"),
+        max_age_s=_number(members, "max_age_s", _U32, DEFAULT_AGE_S),
+        minimum_release=_number(members, "minimum_release", MAX_RELEASE, 1),
+    )
+
+
+def _public_keys(members: Members, name: str) -> tuple[PublicKey, ...]:
+    found = []
+    for item in members.array(name, max_items=_MAX_KEYS):
+        if type(item) is not str:
+            members.refuse(name, "not a list of public keys as `adyton release keygen` prints them")
+        found.append(parse_public_key(item))
+    return tuple(sorted(found, key=str))
 
 
 def _identity(members: Members) -> Identity:

@@ -104,6 +104,8 @@ def write_policy_toml(policy: AppraisalPolicy) -> str:
         *(f"{_key(name)} = {_array(map(str, sorted(digests)))}" for name, digests in policy.models),
         "",
         "",
+        *_releases(document),
+        "",
         *_tables("relaxations", _RELAXATIONS, _member(document, "relaxations")),
     ]
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).rstrip("\n") + "\n"
@@ -138,6 +140,16 @@ def _identity(identity: Identity) -> Iterator[str]:
     yield ""
     yield from _comment(_MISC_SELECT)
     yield f"misc_select = {identity.misc_select}"
+
+
+def _releases(document: JsonObject) -> Iterator[str]:
+    yield from _comment(_RELEASES)
+    section = document.get("releases")
+    if isinstance(section, dict):
+        yield "[releases]"
+        for name, value in section.items():
+            yield f"{_key(name)} = {_value(name, value)}"
+    yield ""
 
 
 def _tables(path: str, comment: str, items: JsonValue) -> Iterator[str]:
@@ -281,6 +293,19 @@ quote does not say where its machine stands; this list does. Each machine once:
 """
 _MODELS: Final = """
 For each model that may answer or score, by name: the identities that you accept ("sha256:...").
+"""
+_RELEASES: Final = """
+Instead of a new policy for every release: whose signed releases name enclaves, configurations and models. Old and
+new overlap until a release withdraws the old one. docs/reference-values.md tells how keys are made and compared.
+threshold is how many signers there must be (all of them where it is left out), max_age_s how old the log's
+checkpoint may be:
+  [releases]
+  product = "adyton"
+  signers = ["alice@example.org+...", "bob@example.org+..."]
+  threshold = 2
+  log_keys = ["releases.example.org/adyton+..."]
+  max_age_s = 2678400
+  minimum_release = 1
 """
 _RELAXATIONS: Final = """
 Checks that are not made for a while. Only comparisons with reference values can be relaxed: enclave-identity,

@@ -36,9 +36,9 @@ from adyton_attestation.release_memory import ReleaseMark
 from adyton_attestation.release_statement import (
     ReleaseStatement,
     SignedStatement,
-    format_s,
     signed_statement,
 )
+from adyton_attestation.release_terms import ReleaseTerms
 from adyton_attestation.signed_note import (
     MAX_NOTE_CHARS,
     Checkpoint,
@@ -46,9 +46,8 @@ from adyton_attestation.signed_note import (
     parse_note,
     read_checkpoint,
 )
-from adyton_attestation.signing_keys import PublicKey
+from adyton_attestation.times import format_time
 from adyton_protocol.errors import (
-    ConfigError,
     ReferenceValueError,
     ReleaseLogForked,
     ReleaseRolledBack,
@@ -62,57 +61,7 @@ MAX_CONSISTENCY: Final = 256
 MAX_AHEAD_S: Final = 300
 """How far the log keeper's clock may be ahead of the relying party's, in seconds."""
 
-DAY_S: Final = 86_400
-DEFAULT_AGE_S: Final = 31 * DAY_S
-MAX_AGE_S: Final = 366 * DAY_S
-
 Standing: TypeAlias = Literal["in force", "not yet in force", "expired", "withdrawn"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseTerms:
-    """Whom a relying party believes about releases, and for how long.
-
-    Attributes:
-        product: The only product.
-        signers: Keys of the people who sign releases.
-        threshold: How many of them must have signed.
-        logs: Keys of the log's keeper; any of them signs. They share one name, which is the log's.
-        max_age_s: Greatest age of the checkpoint, in seconds.
-        minimum_release: The lowest release, whatever statements say.
-
-    Raises:
-        ConfigError: They contradict themselves.
-    """
-
-    product: str
-    signers: tuple[PublicKey, ...]
-    threshold: int
-    logs: tuple[PublicKey, ...]
-    max_age_s: int = DEFAULT_AGE_S
-    minimum_release: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse terms that would not mean what they say."""
-        if not self.signers or not self.logs:
-            raise ConfigError("releases: name at least one signer and one key of the log")
-        keys = [key.raw for key in (*self.signers, *self.logs)]
-        # SECURITY: one key under two names would count twice; a log key that signs releases would be one thief's find.
-        if len(set(keys)) != len(keys):
-            raise ConfigError("releases: a key is listed twice")
-        if not 1 <= self.threshold <= len(self.signers):
-            raise ConfigError("releases: the threshold lies between one and the number of signers")
-        if len({key.name for key in self.logs}) != 1:
-            raise ConfigError("releases: the log's keys must share one name, which is the log's")
-        if not 0 < self.max_age_s <= MAX_AGE_S:
-            raise ConfigError(f"releases: the age of the checkpoint lies between 1 and {MAX_AGE_S} seconds")
-        if self.minimum_release < 1:
-            raise ConfigError("releases: releases are counted from 1")
-
-    @property
-    def origin(self) -> str:
-        """Name of the log."""
-        return self.logs[0].name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,9 +173,9 @@ class VerifiedReleases:
         standing = self.standing(item)
         return {
             "withdrawn": f"withdrawn, the lowest accepted is {self.floor}",
-            "not yet in force": f"not in force before {format_s(item.not_before_s)}",
-            "expired": f"expired since {format_s(item.not_after_s)}",
-            "in force": f"in force until {format_s(item.not_after_s)}",
+            "not yet in force": f"not in force before {format_time(item.not_before_s)}",
+            "expired": f"expired since {format_time(item.not_after_s)}",
+            "in force": f"in force until {format_time(item.not_after_s)}",
         }[standing]
 
 
@@ -261,11 +210,13 @@ def check_log(file: ReleaseFile, terms: ReleaseTerms, now_s: int) -> None:
     if checkpoint.origin != terms.origin or not file.note.signed_by(terms.logs):
         raise ReferenceValueError(f"the checkpoint is not signed by a key of the log {terms.origin}")
     if checkpoint.time_s > now_s + MAX_AHEAD_S:
-        raise ReferenceValueError(f"the checkpoint is of {format_s(checkpoint.time_s)}, which is yet to come")
+        raise ReferenceValueError(
+            f"the checkpoint is of {format_time(checkpoint.time_s)}, which is yet to come"
+        )
     # SECURITY: without an age, whoever carries the file could hold a withdrawal back for as long as he likes.
     if now_s - checkpoint.time_s > terms.max_age_s:
         raise ReferenceValueError(
-            f"the checkpoint is of {format_s(checkpoint.time_s)}, older than {terms.max_age_s} seconds"
+            f"the checkpoint is of {format_time(checkpoint.time_s)}, older than {terms.max_age_s} seconds"
         )
     before: tuple[int, int, int] = (-1, 0, 0)
     for item in file.releases:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from adyton_attestation.merkle import consistency_proof, inclusion_proof, root_hash
+from adyton_attestation.private_keys import PrivateKey
 from adyton_attestation.release_file import (
     MAX_CONSISTENCY,
     MAX_STATEMENTS,
@@ -23,7 +24,6 @@ from adyton_attestation.release_statement import (
     parse_signed_statement,
 )
 from adyton_attestation.signed_note import Checkpoint, SignedNote, read_checkpoint
-from adyton_attestation.signing_keys import PrivateKey
 from adyton_protocol.digests import jcs
 from adyton_protocol.errors import ConfigError, ReferenceValueError
 

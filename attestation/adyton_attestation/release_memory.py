@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from adyton_attestation.merkle import HASH_BYTES, MAX_TREE_SIZE
+from adyton_protocol.digests import SHA256_BYTES
 from adyton_protocol.errors import ConfigError
-from adyton_protocol.strict_json import JsonObject, Members
+from adyton_protocol.strict_json import MAX_SAFE_INTEGER, JsonObject, Members
 
 _ORIGIN: Final = re.compile(r"[A-Za-z0-9._/@-]{1,128}")
 _MAX_RELEASE: Final = 2**31 - 1
@@ -31,7 +31,7 @@ class ReleaseMark:
     origin: str
     floor: int = 0
     size: int = 0
-    root: bytes = bytes(HASH_BYTES)
+    root: bytes = bytes(SHA256_BYTES)
 
     def merged(self, other: "ReleaseMark") -> "ReleaseMark":
         """Return the mark of whoever has seen both; nothing falls."""
@@ -58,8 +58,8 @@ class ReleaseMark:
         return cls(
             origin=members.text("origin", max_chars=128, pattern=_ORIGIN),
             floor=members.integer("floor", minimum=0, maximum=_MAX_RELEASE),
-            size=members.integer("size", minimum=0, maximum=MAX_TREE_SIZE),
-            root=members.hex("root", min_bytes=HASH_BYTES, max_bytes=HASH_BYTES),
+            size=members.integer("size", minimum=0, maximum=MAX_SAFE_INTEGER),
+            root=members.hex("root", min_bytes=SHA256_BYTES, max_bytes=SHA256_BYTES),
         )
 
 

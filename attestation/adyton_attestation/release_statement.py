@@ -21,23 +21,27 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Final, NoReturn, Self, cast
 
 from adyton_attestation.merkle import leaf_hash
+from adyton_attestation.release_terms import MAX_RELEASE
 from adyton_attestation.signing_keys import (
     MAX_KEY_TEXT,
     SIGNATURE_BYTES,
-    PrivateKey,
     PublicKey,
     parse_public_key,
 )
+from adyton_attestation.times import format_time
 from adyton_protocol.digests import DIGEST_CHARS, DIGEST_PATTERN, Digest, jcs
 from adyton_protocol.errors import AdytonError, ConfigError, ReferenceValueError
 from adyton_protocol.strict_json import JsonObject, JsonValue, Members, parse_json
 
+if TYPE_CHECKING:
+    # Only the type: whoever verifies needs no code that signs.
+    from adyton_attestation.private_keys import PrivateKey
+
 STATEMENT_VERSION: Final = 1
 MAX_STATEMENT_BYTES: Final = 128 * 1024
-MAX_RELEASE: Final = 2**31 - 1
 MAX_SIGNATURES: Final = 16
 MAX_ENCLAVES: Final = 64
 MAX_ITEMS: Final = 64
@@ -157,7 +161,7 @@ class SignedStatement:
         raw = {key.raw for key, _ in self.signatures}
         return frozenset(key for key in keys if key.raw in raw)
 
-    def signed(self, key: PrivateKey) -> Self:
+    def signed(self, key: "PrivateKey") -> Self:
         """Return it with a signature by ``key``, instead of any it had by it."""
         mine = key.public
         others = tuple(item for item in self.signatures if item[0].raw != mine.raw)
@@ -230,11 +234,6 @@ def signed_statement(members: Members) -> SignedStatement:
     )
 
 
-def format_s(seconds: int) -> str:
-    """Write a Unix time as statements do."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def statement_document(
     *,
     product: str,
@@ -251,8 +250,8 @@ def statement_document(
         "product": product,
         "release": release,
         "name": name,
-        "not_before": format_s(not_before_s),
-        "not_after": format_s(not_after_s),
+        "not_before": format_time(not_before_s),
+        "not_after": format_time(not_after_s),
         "minimum_release": minimum_release,
         "enclaves": [dict(enclave) for enclave in enclaves],
     }

@@ -14,6 +14,7 @@ from adyton_attestation.dcap import DcapClaims
 from adyton_attestation.marks import HighWaterMarks
 from adyton_attestation.policy import EnrolledPlatform
 from adyton_attestation.quote import SgxQuoteV3
+from adyton_attestation.release_statement import ReleaseStatement
 from adyton_attestation.times import format_time
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import MalformedEvidence
@@ -80,6 +81,7 @@ class AttestationResult:
         quote: The quote, parsed.
         platform: Its enrolment, or None when the policy does not ask.
         marks: High-water marks to pass to the next appraisal.
+        releases: The releases whose reference values were met; none if the policy's own were.
         tee_type: ``sgx``.
     """
 
@@ -93,6 +95,7 @@ class AttestationResult:
     quote: SgxQuoteV3
     platform: EnrolledPlatform | None
     marks: HighWaterMarks
+    releases: tuple[ReleaseStatement, ...]
     tee_type: Literal["sgx"] = field(default="sgx", init=False)
 
     def open_channel(self) -> SealedChannel:
@@ -152,6 +155,11 @@ class ResultFields(Protocol):
         """The marks to keep."""
         ...
 
+    @property
+    def releases(self) -> tuple[ReleaseStatement, ...]:
+        """The releases that were met."""
+        ...
+
 
 def result_json(result: ResultFields) -> JsonObject:
     """Return what the records of both result types share."""
@@ -163,6 +171,9 @@ def result_json(result: ResultFields) -> JsonObject:
         "checks": [check.to_json() for check in result.checks],
         "keyset_digest": result.keyset.digest(),
         "keys_end_at": format_time(result.keyset.not_after),
+        "releases": [
+            {"product": item.product, "release": item.release, "name": item.name} for item in result.releases
+        ],
         "models": [model.to_json() for model in result.keyset.extension.models],
         "mr_enclave": result.quote.report.mr_enclave.hex(),
         "mr_signer": result.quote.report.mr_signer.hex(),

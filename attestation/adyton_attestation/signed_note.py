@@ -20,11 +20,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from adyton_attestation.merkle import HASH_BYTES, MAX_TREE_SIZE
-from adyton_attestation.signing_keys import KEY_ID_BYTES, SIGNATURE_BYTES, PrivateKey, PublicKey
+from adyton_attestation.signing_keys import KEY_ID_BYTES, SIGNATURE_BYTES, PublicKey
 from adyton_protocol.errors import ReferenceValueError
+
+if TYPE_CHECKING:
+    # Only the type: whoever verifies needs no code that signs.
+    from adyton_attestation.private_keys import PrivateKey
 
 MAX_NOTE_CHARS: Final = 4096
 MAX_SIGNATURES: Final = 16
@@ -67,7 +71,7 @@ class SignedNote:
                 good.add(key)
         return frozenset(good)
 
-    def with_signature(self, key: PrivateKey) -> Self:
+    def with_signature(self, key: "PrivateKey") -> Self:
         """Return the note with a signature by this key instead of any it had by it."""
         public = key.public
         mine = (public.name, public.key_id, key.sign(self.text.encode("ascii")))

@@ -39,6 +39,7 @@ class Verifier:
         challenge: str,
         now_s: int,
         marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
     ) -> AttestationResult:
         """Appraise evidence.
 
@@ -48,11 +49,12 @@ class Verifier:
             challenge: The nonce that was sent for this report, 64 lower-case hexadecimal digits.
             now_s: Unix time by the relying party's clock.
             marks: High-water marks of earlier appraisals.
+            releases: Attacker-controlled release file, for a policy that names signers of releases.
 
         Raises:
             AttestationError: A check failed; ``check`` names it and ``checks`` has every verdict.
         """
-        terms = Terms(policy=self._policy, anchor=self._anchor, marks=marks, now_s=now_s)
+        terms = Terms(policy=self._policy, anchor=self._anchor, marks=marks, now_s=now_s, releases=releases)
         accepted = appraise_report(report, endorsements, terms, tee_type="sgx", challenge=challenge)
         return AttestationResult(
             checks=accepted.checks,
@@ -65,6 +67,7 @@ class Verifier:
             quote=as_sgx(accepted.quote),
             platform=accepted.platform,
             marks=accepted.marks,
+            releases=accepted.releases,
         )
 
 

@@ -13,7 +13,7 @@ from adyton.sdk import make_async_openai
 from adyton.session import Attested, Verdict
 from adyton.simulation import Simulation
 from adyton.transport import DEFAULT_TIMEOUT, OUTER_LIMITS, AsyncDriver, AsyncSealedTransport, Link
-from adyton.trust import PolicySource, new_session
+from adyton.trust import PolicySource, ReleasesOrigin, new_session
 from adyton.wire import Dialer
 from adyton_attestation.sources.supply import EndorsementSupply
 
@@ -31,6 +31,7 @@ class AsyncClient:
         policy: PolicySource | None = None,
         simulation: Simulation | None = None,
         endorsements: EndorsementSupply | None = None,
+        releases: ReleasesOrigin | None = None,
         api_key: str | None = None,
         timeout: httpx.Timeout | float | None = DEFAULT_TIMEOUT,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -42,7 +43,7 @@ class AsyncClient:
             ConfigError: The arguments contradict each other or a file is unusable.
         """
         address = Address.parse(base_url)
-        session = new_session(policy, simulation)
+        session = new_session(policy, simulation, releases=releases)
         link = Link(
             Dialer(address=address, api_key=api_key),
             session,

@@ -30,6 +30,7 @@ COMMANDS: Final = (
     "policy",
     "endorsements",
     "attestation-result",
+    "release",
 )
 """The commands, each a module of ``adyton.commands`` with ``_`` for ``-``, in the order of the help."""
 

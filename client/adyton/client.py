@@ -24,7 +24,7 @@ from adyton.sdk import make_openai
 from adyton.session import Attested, Verdict
 from adyton.simulation import Simulation
 from adyton.transport import DEFAULT_TIMEOUT, OUTER_LIMITS, Driver, Link, SealedTransport
-from adyton.trust import PolicySource, new_session
+from adyton.trust import PolicySource, ReleasesOrigin, new_session
 from adyton.wire import Dialer
 from adyton_attestation.sources.supply import EndorsementSupply
 
@@ -46,6 +46,7 @@ class Client:
         policy: PolicySource | None = None,
         simulation: Simulation | None = None,
         endorsements: EndorsementSupply | None = None,
+        releases: ReleasesOrigin | None = None,
         api_key: str | None = None,
         timeout: httpx.Timeout | float | None = DEFAULT_TIMEOUT,
         transport: httpx.BaseTransport | None = None,
@@ -58,6 +59,7 @@ class Client:
             policy: Appraisal policy for a real appliance, or the path of its JSON file.
             simulation: Trust anchors of a simulated appliance, instead of a policy.
             endorsements: Where to get endorsements instead of from the appliance; see :mod:`adyton.endorsements`.
+            releases: A release file, or its path, instead of the one that the appliance carries.
             api_key: Credential for the host; the enclave does not see it.
             timeout: Limits in seconds for each step of a request's I/O.
             transport: How to reach the host: any httpx transport, for example one with a proxy or a private
@@ -68,7 +70,7 @@ class Client:
             ConfigError: The arguments contradict each other or a file is unusable.
         """
         address = Address.parse(base_url)
-        session = new_session(policy, simulation)
+        session = new_session(policy, simulation, releases=releases)
         link = Link(
             Dialer(address=address, api_key=api_key),
             session,

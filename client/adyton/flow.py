@@ -27,6 +27,7 @@ from adyton_protocol.errors import (
 from adyton_protocol.report import parse_report
 
 OK: Final = 200
+NOT_FOUND: Final = 404
 
 # --- Effects: what a flow asks its driver to do -------------------------------------------------------
 
@@ -98,7 +99,7 @@ Flow = Generator[Effect, Outcome, T]
 
 
 def attest(session: Session, *, challenge: str, now_s: int, elsewhere: bool = False) -> Flow[Attested]:
-    """Fetch a report for ``challenge`` and endorsements, and appraise them.
+    """Fetch a report for ``challenge``, endorsements and what else the policy wants, and appraise them.
 
     Args:
         session: Decides.
@@ -116,6 +117,7 @@ def attest(session: Session, *, challenge: str, now_s: int, elsewhere: bool = Fa
         endorsements, origin, notice = supplied.data, supplied.origin, supplied.notice
     else:
         endorsements, origin, notice = (yield from _served()), APPLIANCE, None
+    releases = (yield from _fetch_releases()) if session.releases.fetched else None
     return session.accept(
         report=report,
         endorsements=endorsements,
@@ -123,6 +125,7 @@ def attest(session: Session, *, challenge: str, now_s: int, elsewhere: bool = Fa
         now_s=now_s,
         origin=origin,
         notice=notice,
+        releases=releases,
     )
 
 
@@ -207,6 +210,16 @@ def _served() -> Flow[bytes]:
             source=APPLIANCE,
             retry_after_s=error.retry_after_s if isinstance(error, RelayRefused) else None,
         ) from error
+
+
+def _fetch_releases() -> Flow[bytes | None]:
+    """Fetch the release file; None if the host has none, which the appraisal then refuses under its own name."""
+    try:
+        return (yield from _fetch(media.RELEASES_PATH, "release file", media.MAX_RELEASES_BYTES))
+    except RelayRefused as refused:
+        if refused.status == NOT_FOUND:
+            return None
+        raise
 
 
 def _read(limit_bytes: int) -> Flow[bytes]:

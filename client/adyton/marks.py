@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""High-water marks at rest: the newest endorsements that this user has accepted, so that older ones are refused.
+"""High-water marks at rest: the newest endorsements and releases that this user has accepted; older ones are refused.
 
 Kept for real appliances only. A simulated installation makes new roots as it likes, and its marks live and die
 with the client object.
@@ -58,14 +58,7 @@ class MarkFile:
             ConfigError: The file is damaged.
         """
         before = self.load()
-        raised = before
-        for ca_name, number in marks.pck_crl_numbers:
-            raised = raised.raised(
-                evaluation_number=marks.evaluation_number,
-                root_crl_number=marks.root_crl_number,
-                ca_name=ca_name,
-                pck_crl_number=number,
-            )
+        raised = before.merged(marks)
         if raised == before:
             return
         beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")

@@ -101,7 +101,13 @@ def _check_report(
         detail = "cannot be appraised: the file lacks endorsements, challenge or time"
         return checks.add("report", "fail", detail)
     try:
-        appraiser.appraise(report, endorsements, challenge=evidence.challenge, now_s=evidence.appraised_at_s)
+        appraiser.appraise(
+            report,
+            endorsements,
+            challenge=evidence.challenge,
+            now_s=evidence.appraised_at_s,
+            releases=evidence.release_file,
+        )
     except AttestationError as error:
         return checks.add("report", "fail", f"{error.code}: {error}")
     moment = _moment(evidence.appraised_at_s)

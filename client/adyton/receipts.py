@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checked receipts: kept in memory by a client, saved to files, read back by somebody else.
 
-A *receipt file* holds ``{"receipt": ...}``. A *report file* holds the evidence that the receipt's keys were
-appraised with: ``{"report", "endorsements", "challenge", "appraised_at"}``, all as received, so that the same
-appraisal can be repeated offline at the same moment.
+A *receipt file* holds ``{"receipt": ...}``. A *report file* holds what the receipt's keys were appraised with:
+``{"report", "endorsements", "challenge", "appraised_at", "releases"}``, all as received, so that the same appraisal
+can be repeated offline at the same moment.
 """
 
 import threading
@@ -74,12 +74,14 @@ class ReportFile:
         endorsements: The endorsements saved beside it, if any.
         challenge: The challenge that the report answers, if known.
         appraised_at_s: Unix time of the original appraisal, if known.
+        releases: The release file that it was appraised with, if any.
     """
 
     report: JsonObject
     endorsements: JsonObject | None = None
     challenge: str | None = None
     appraised_at_s: int | None = None
+    releases: JsonObject | None = None
 
     @classmethod
     def of(cls, attested: Attested) -> Self:
@@ -89,6 +91,7 @@ class ReportFile:
             endorsements=_object(attested.endorsements, "endorsements document"),
             challenge=attested.challenge,
             appraised_at_s=attested.appraised_at_s,
+            releases=None if attested.releases is None else _object(attested.releases, "release file"),
         )
 
     @classmethod
@@ -109,15 +112,24 @@ class ReportFile:
         """
         if "report" not in document:
             return cls(report=document)
-        if unknown := document.keys() - {"report", "endorsements", "challenge", "appraised_at"}:
+        if unknown := document.keys() - {"report", "endorsements", "challenge", "appraised_at", "releases"}:
             raise ConfigError(f"the report file has an unknown member {min(unknown)!r}")
         report, endorsements = document["report"], document.get("endorsements")
         challenge, appraised_at = document.get("challenge"), document.get("appraised_at")
+        releases = document.get("releases")
         if not isinstance(report, dict) or not isinstance(endorsements, dict | None):
             raise ConfigError("report and endorsements of a report file are JSON objects")
+        if not isinstance(releases, dict | None):
+            raise ConfigError("releases of a report file are a JSON object")
         if not isinstance(challenge, str | None) or not isinstance(appraised_at, int | None):
             raise ConfigError("a report file's challenge is a string and its appraised_at an integer")
-        return cls(report=report, endorsements=endorsements, challenge=challenge, appraised_at_s=appraised_at)
+        return cls(
+            report=report,
+            endorsements=endorsements,
+            challenge=challenge,
+            appraised_at_s=appraised_at,
+            releases=releases,
+        )
 
     def to_json(self) -> JsonObject:
         """Make the JSON object of the file."""
@@ -126,7 +138,13 @@ class ReportFile:
             "endorsements": self.endorsements,
             "challenge": self.challenge,
             "appraised_at": self.appraised_at_s,
+            "releases": self.releases,
         }
+
+    @property
+    def release_file(self) -> bytes | None:
+        """The release file as an appraisal takes it."""
+        return None if self.releases is None else jcs(self.releases)
 
     @property
     def is_real(self) -> bool:

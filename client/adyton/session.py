@@ -45,9 +45,32 @@ class Appraiser(Protocol):
         challenge: str,
         now_s: int,
         marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
     ) -> Verdict:
         """Check the evidence against policy, challenge and time, or raise ``AttestationError``."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSource:
+    """Where signed reference values come from.
+
+    Attributes:
+        demanded: Whether the policy names signers of releases.
+        file: A release file of the user's own; None takes the one that the appliance carries.
+    """
+
+    demanded: bool = False
+    file: bytes | None = None
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the appliance has to be asked."""
+        return self.demanded and self.file is None
+
+
+NO_RELEASES: Final = ReleaseSource()
+"""The policy names its reference values itself."""
 
 
 class SessionState(enum.Enum):
@@ -70,6 +93,7 @@ class Attested:
         appraised_at_s: Unix time of the appraisal.
         origin: Where the endorsements came from, in words.
         notice: Why they are not the newest that there may be, or None; in words.
+        releases: The release file it was appraised with, as received; None if the policy wants none.
     """
 
     verdict: Verdict
@@ -79,6 +103,7 @@ class Attested:
     appraised_at_s: int
     origin: str = APPLIANCE
     notice: str | None = None
+    releases: bytes | None = None
 
     @property
     def expires_at_s(self) -> int:
@@ -96,7 +121,12 @@ class Session:
     """The state machine. Not thread-safe by itself; the drivers hold a lock around an attestation."""
 
     def __init__(
-        self, appraiser: Appraiser, *, marks: HighWaterMarks = NO_MARKS, keep_marks: KeepMarks = forget
+        self,
+        appraiser: Appraiser,
+        *,
+        marks: HighWaterMarks = NO_MARKS,
+        keep_marks: KeepMarks = forget,
+        releases: ReleaseSource = NO_RELEASES,
     ) -> None:
         """Start fresh.
 
@@ -104,7 +134,9 @@ class Session:
             appraiser: The verifier that the caller chose.
             marks: High-water marks of earlier sessions.
             keep_marks: Called with the new marks after every appraisal that passed.
+            releases: Where signed reference values come from.
         """
+        self.releases: Final = releases
         self._appraiser = appraiser
         self._marks = marks
         self._keep_marks = keep_marks
@@ -132,6 +164,7 @@ class Session:
         now_s: int,
         origin: str = APPLIANCE,
         notice: str | None = None,
+        releases: bytes | None = None,
     ) -> Attested:
         """Appraise evidence and, when it passes, move to ATTESTED.
 
@@ -142,16 +175,19 @@ class Session:
             now_s: Unix time by the client's clock.
             origin: Where the endorsements came from; kept, not judged.
             notice: What is to be said about that.
+            releases: Attacker-controlled release file, if the appliance was asked for one.
 
         Raises:
             AttestationError: The evidence is not accepted; the state does not change.
         """
+        releases = releases if self.releases.file is None else self.releases.file
         verdict = self._appraiser.appraise(
             parse_report(report),
             parse_endorsements(endorsements),
             challenge=challenge,
             now_s=now_s,
             marks=self._marks,
+            releases=releases,
         )
         self._marks = verdict.marks
         self._keep_marks(verdict.marks)
@@ -163,6 +199,7 @@ class Session:
             appraised_at_s=now_s,
             origin=origin,
             notice=notice,
+            releases=releases,
         )
         self._attested, self._expired = attested, False
         return attested

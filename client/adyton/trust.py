@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adyton.marks import MarkFile, default_path
-from adyton.session import Appraiser, Session
+from adyton.session import Appraiser, ReleaseSource, Session
 from adyton.simulation import Simulation
 from adyton_attestation.policy import AppraisalPolicy
+from adyton_attestation.simulation import SimulatedVerifier
 from adyton_attestation.verifier import Verifier
 from adyton_protocol.errors import ConfigError
 
@@ -19,7 +20,11 @@ PolicySource = AppraisalPolicy | str | Path
 """A policy, or the path of its TOML file."""
 
 
-def appraiser_for(policy: PolicySource | None, simulation: Simulation | None) -> Appraiser:
+ReleasesOrigin = bytes | str | Path
+"""A release file of the user's own: what is in it, or its path."""
+
+
+def appraiser_for(policy: PolicySource | None, simulation: Simulation | None) -> Verifier | SimulatedVerifier:
     """Return the verifier for what the caller chose.
 
     Raises:
@@ -42,6 +47,7 @@ def new_session(
     policy: PolicySource | None,
     simulation: Simulation | None,
     demand: Callable[[Appraiser], Appraiser] = lambda appraiser: appraiser,
+    releases: ReleasesOrigin | None = None,
 ) -> Session:
     """Make the session for what the caller chose; for a real appliance with the marks of earlier ones.
 
@@ -49,15 +55,34 @@ def new_session(
         policy: See :func:`appraiser_for`.
         simulation: See there.
         demand: Puts further demands around the appraiser; it may only refuse more.
+        releases: A release file to use instead of the one that the appliance carries.
 
     Raises:
         ConfigError: As :func:`appraiser_for`, or the kept marks are damaged.
     """
-    appraiser = demand(appraiser_for(policy, simulation))
+    chosen = appraiser_for(policy, simulation)
+    appraiser, source = demand(chosen), _releases_for(chosen.policy, releases)
     if simulation is not None:
-        return Session(appraiser)
+        return Session(appraiser, releases=source)
     file = MarkFile(default_path())
-    return Session(appraiser, marks=file.load(), keep_marks=file.keep)
+    return Session(appraiser, marks=file.load(), keep_marks=file.keep, releases=source)
+
+
+def _releases_for(policy: AppraisalPolicy, origin: ReleasesOrigin | None) -> ReleaseSource:
+    if origin is None:
+        return ReleaseSource(demanded=policy.releases is not None)
+    if policy.releases is None:
+        raise ConfigError(
+            "a release file does nothing without [releases] in the policy, which names its signers"
+        )
+    return ReleaseSource(demanded=True, file=origin if isinstance(origin, bytes) else _read(Path(origin)))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the release file {path} cannot be read: {error.strerror}") from error
 
 
 def read_policy(path: Path) -> AppraisalPolicy:

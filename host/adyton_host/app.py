@@ -36,6 +36,7 @@ class HostParts:
         table: Which enclave holds which key.
         metrics: Counts them.
         endorsements: File with the endorsement document (``QuoteCollateralV3`` JSON), or None.
+        releases: File with signed reference values, opaque to this host, or None.
         simulated: Whether the enclaves are simulated; announced, never decided, here.
     """
 
@@ -43,6 +44,7 @@ class HostParts:
     table: RoutingTable
     metrics: Metrics
     endorsements: Path | None = None
+    releases: Path | None = None
     simulated: bool = False
 
 
@@ -122,21 +124,32 @@ def _add_operator_routes(app: FastAPI, parts: HostParts) -> None:
     async def endorsements(request: Request) -> Response:
         exchange = exchange_of(request.scope)
         exchange.route = RouteName.ENDORSEMENTS
-        document = await asyncio.to_thread(_read_endorsements, parts.endorsements)
+        document = await asyncio.to_thread(_read, parts.endorsements, media.MAX_ENDORSEMENTS_BYTES)
         if document is None:
             problem = problems.unavailable("This host holds no endorsements.", retry_after_s=60)
             exchange.outcome = problem.outcome
             return Response(problem.body(), problem.status, media_type=media.PROBLEM_JSON)
         return Response(document, media_type="application/json", headers={"cache-control": "no-store"})
 
+    @app.get(media.RELEASES_PATH)
+    async def releases(request: Request) -> Response:
+        exchange = exchange_of(request.scope)
+        exchange.route = RouteName.RELEASES
+        document = await asyncio.to_thread(_read, parts.releases, media.MAX_RELEASES_BYTES)
+        if document is None:
+            problem = problems.no_releases()
+            exchange.outcome = problem.outcome
+            return Response(problem.body(), problem.status, media_type=media.PROBLEM_JSON)
+        return Response(document, media_type="application/json", headers={"cache-control": "no-store"})
 
-def _read_endorsements(path: Path | None) -> bytes | None:
-    """Read the document anew each time: it is small, seldom asked for, and refreshed beside us."""
+
+def _read(path: Path | None, limit_bytes: int) -> bytes | None:
+    """Read a document anew each time: it is small, seldom asked for, and refreshed beside us."""
     if path is None:
         return None
     try:
         with path.open("rb") as file:
-            document = file.read(media.MAX_ENDORSEMENTS_BYTES + 1)
+            document = file.read(limit_bytes + 1)
     except OSError:
         return None
-    return document if len(document) <= media.MAX_ENDORSEMENTS_BYTES else None
+    return document if len(document) <= limit_bytes else None

@@ -28,6 +28,7 @@ class RouteName(StrEnum):
     KEYS = "keys"
     ATTESTATION = "attestation"
     ENDORSEMENTS = "endorsements"
+    RELEASES = "releases"
     HEALTH = "health"
     READY = "ready"
     METRICS = "metrics"

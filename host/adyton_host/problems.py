@@ -133,8 +133,19 @@ def not_found() -> Problem:
         title="Not found",
         detail=(
             f"This host serves {media.GATEWAY_PATH}, {media.ATTESTATION_PATH}, {media.ENDORSEMENTS_PATH}, "
-            "/healthz, /readyz and /metrics."
+            f"{media.RELEASES_PATH}, /healthz, /readyz and /metrics."
         ),
+        outcome=Outcome.NOT_FOUND,
+    )
+
+
+def no_releases() -> Problem:
+    """The operator has put no release file here."""
+    return Problem(
+        status=404,
+        type=PROBLEM_NOT_FOUND,
+        title="No release file",
+        detail="This host carries no release file. Its operator puts one into the state directory as releases.json.",
         outcome=Outcome.NOT_FOUND,
     )
 

@@ -223,6 +223,7 @@ async def _run(
                 table=table,
                 metrics=metrics,
                 endorsements=plan.endorsements,
+                releases=state.releases,
                 simulated=plan.simulated,
             )
         )

@@ -16,6 +16,8 @@ from adyton_protocol.errors import ConfigError
 RECORD_NAME: Final = "host.json"
 RELAY_LOG_NAME: Final = "relay.log"
 ENCLAVE_LOG_NAME: Final = "enclave.log"
+RELEASES_NAME: Final = "releases.json"
+"""Signed reference values for clients to fetch; the operator puts them there, whenever there are new ones."""
 _LOCK_NAME: Final = "lock"
 _SIMULATION_LOCK_NAME: Final = ".host.lock"
 _RUNS_NAME: Final = "run"
@@ -34,6 +36,7 @@ class StateDir:
         self.record_path = path / RECORD_NAME
         self.relay_log = path / RELAY_LOG_NAME
         self.enclave_log = path / ENCLAVE_LOG_NAME
+        self.releases = path / RELEASES_NAME
 
     def new_run_dir(self) -> Path:
         """A fresh, empty working directory for one enclave process."""

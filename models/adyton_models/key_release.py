@@ -103,6 +103,7 @@ class ForOneModel:
         challenge: str,
         now_s: int,
         marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
     ) -> Verdict:
         """Appraise, and compare the identity.
 
@@ -110,7 +111,7 @@ class ForOneModel:
             AttestationError: The evidence is not accepted, or is about another model.
         """
         verdict = self._appraiser.appraise(
-            report, endorsements, challenge=challenge, now_s=now_s, marks=marks
+            report, endorsements, challenge=challenge, now_s=now_s, marks=marks, releases=releases
         )
         models = {model.name: model.identity for model in verdict.keyset.extension.models}
         found = models.get(self._model)

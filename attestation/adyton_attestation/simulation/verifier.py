@@ -17,6 +17,7 @@ from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.marks import NO_MARKS, HighWaterMarks
 from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform
 from adyton_attestation.quote import SgxQuoteV3
+from adyton_attestation.release_statement import ReleaseStatement
 from adyton_attestation.result import SealedChannel, channel_to, result_json
 from adyton_attestation.simulation.warning import warn_simulated
 from adyton_attestation.verifier import as_sgx
@@ -41,6 +42,7 @@ class SimulatedResult:
     quote: SgxQuoteV3
     platform: EnrolledPlatform | None
     marks: HighWaterMarks
+    releases: tuple[ReleaseStatement, ...]
     tee_type: Literal["simulated"] = field(default="simulated", init=False)
 
     def open_channel(self) -> SealedChannel:
@@ -84,6 +86,7 @@ class SimulatedVerifier:
         challenge: str,
         now_s: int,
         marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
     ) -> SimulatedResult:
         """Appraise simulated evidence; warns. Arguments and errors as of ``Verifier.appraise``.
 
@@ -91,7 +94,7 @@ class SimulatedVerifier:
             AttestationError: A check failed; ``check`` names it and ``checks`` has every verdict.
         """
         warn_simulated()
-        terms = Terms(policy=self._policy, anchor=self._anchor, marks=marks, now_s=now_s)
+        terms = Terms(policy=self._policy, anchor=self._anchor, marks=marks, now_s=now_s, releases=releases)
         accepted = appraise_report(report, endorsements, terms, tee_type="simulated", challenge=challenge)
         return SimulatedResult(
             checks=accepted.checks,
@@ -104,4 +107,5 @@ class SimulatedVerifier:
             quote=as_sgx(accepted.quote),
             platform=accepted.platform,
             marks=accepted.marks,
+            releases=accepted.releases,
         )

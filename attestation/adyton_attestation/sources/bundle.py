@@ -23,13 +23,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
 
-from adyton_attestation.signing_keys import (
-    MAX_KEY_TEXT,
-    SIGNATURE_BYTES,
-    PrivateKey,
-    PublicKey,
-    parse_public_key,
-)
+from adyton_attestation.private_keys import PrivateKey
+from adyton_attestation.signing_keys import MAX_KEY_TEXT, SIGNATURE_BYTES, PublicKey, parse_public_key
 from adyton_attestation.sources.family import PlatformFamily
 from adyton_attestation.times import format_time
 from adyton_protocol.digests import jcs

@@ -15,7 +15,7 @@ from adyton.edge import wall_clock_s
 from adyton.terminal import emit_json, paint, say
 from adyton_attestation.certificates import TrustAnchor
 from adyton_attestation.policy import TcbPolicy
-from adyton_attestation.signing_keys import PrivateKey, public_key_of
+from adyton_attestation.private_keys import PrivateKey, public_key_of
 from adyton_attestation.sources.bundle import Bundle, CarriedFile, CarriedSet, make_bundle
 from adyton_attestation.sources.cache import EndorsementCache, Kept, write_atomically
 from adyton_attestation.sources.choice import read_anchor, read_bundle

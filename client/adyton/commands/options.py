@@ -59,6 +59,12 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="file with the key that the host asks for"
     )
+    group.add_argument(
+        "--releases",
+        type=Path,
+        metavar="FILE",
+        help="release file, for a policy with [releases] (default: the one that the appliance carries)",
+    )
     add_endorsement_options(parser)
 
 
@@ -104,6 +110,7 @@ def connect(args: argparse.Namespace, *, banner: TextIO | None = None) -> "Clien
         policy=args.policy,
         simulation=chosen,
         endorsements=supply(args, chosen),
+        releases=args.releases,
         api_key=api_key,
     )
     if chosen is not None:

@@ -76,6 +76,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     verify.add_argument("--root", type=Path, metavar="PEM", help="a root certificate instead of Intel's")
     verify.add_argument("--policy", type=Path, metavar="FILE", help="appraisal policy with reference values")
+    verify.add_argument(
+        "--releases", type=Path, metavar="FILE", help="release file, for a policy with [releases]"
+    )
     verify.add_argument("--json", action="store_true", help="print the result as one JSON object")
     verify.set_defaults(run=run)
 
@@ -90,11 +93,14 @@ def run(args: argparse.Namespace) -> int:
     policy = _read_policy(args.policy)
     root_der = None if args.root is None else _read_root(args.root)
     collateral = _read_collateral(args.collateral)
+    releases = None if args.releases is None else read_file(args.releases, "release")
     if root_der is not None and trust_anchor(root_der).vendor == "Simulated":
         announce_simulation(sys.stderr if args.json else sys.stdout)
     try:
         endorsements = _parse_collateral(collateral)
-        appraisal = appraise_quote(quote, endorsements, policy, now_s=args.at, root_der=root_der)
+        appraisal = appraise_quote(
+            quote, endorsements, policy, now_s=args.at, root_der=root_der, releases=releases
+        )
     except AttestationError as error:
         _print_refusal(error, as_json=args.json)
         return REFUSED

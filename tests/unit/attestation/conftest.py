@@ -96,6 +96,7 @@ class Lab:
         now_s: int | None = None,
         root_der: bytes | None = None,
         marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
     ) -> SimulatedResult:
         """Appraise; whatever is left out is genuine."""
         verifier = SimulatedVerifier(policy or self.policy(), root_der or self.pki.root.der())
@@ -107,6 +108,7 @@ class Lab:
                 challenge=challenge or self.challenge,
                 now_s=self.now_s if now_s is None else now_s,
                 marks=marks,
+                releases=releases,
             )
 
     def refusal(self, *args: Any, **kwargs: Any) -> AttestationError:

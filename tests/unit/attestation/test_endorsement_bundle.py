@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adyton_attestation.certificates import trust_anchor
-from adyton_attestation.signing_keys import PrivateKey
+from adyton_attestation.private_keys import PrivateKey
 from adyton_attestation.sources.bundle import (
     MAX_BUNDLE_BYTES,
     MAX_FILE_BYTES,

@@ -30,7 +30,6 @@ from releases import (
 )
 
 from adyton_attestation.release_file import (
-    ReleaseTerms,
     VerifiedReleases,
     check_history,
     check_log,
@@ -41,6 +40,7 @@ from adyton_attestation.release_file import (
 from adyton_attestation.release_log import ReleaseLog, parse_log, sign_checkpoint
 from adyton_attestation.release_memory import ReleaseMark, merge_marks
 from adyton_attestation.release_statement import parse_signed_statement, parse_statement
+from adyton_attestation.release_terms import ReleaseTerms
 from adyton_attestation.signing_keys import parse_public_key
 from adyton_protocol.errors import ConfigError, ReferenceValueError, ReleaseLogForked, ReleaseRolledBack
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from releases import ALICE, KEEPER, NEXT_KEEPER, START_S, STRANGER, keeper, key
 
+from adyton_attestation.private_keys import PrivateKey, Strength, public_key_of
 from adyton_attestation.release_log import sign_checkpoint
 from adyton_attestation.signed_note import parse_note, read_checkpoint
-from adyton_attestation.signing_keys import PrivateKey, Strength, parse_public_key, public_key_of
+from adyton_attestation.signing_keys import parse_public_key
 from adyton_protocol.errors import ConfigError, LocalProtocolError, ReferenceValueError
 
 WEAK = Strength(operations=1, memory_bytes=8192)

@@ -139,7 +139,8 @@ def test_verify_prints_every_check_under_the_banner(run: Run, where: tuple[str, 
     assert "SIMULATED" in "\n".join(lines[:5])
     assert any("pass  enclave-identity" in line for line in lines)
     assert "accepted as SIMULATED" in lines[-1]
-    assert json.loads(report.read_text()).keys() == {"report", "endorsements", "challenge", "appraised_at"}
+    saved = json.loads(report.read_text())
+    assert saved.keys() == {"report", "endorsements", "challenge", "appraised_at", "releases"}
     document = json.loads(run("verify", *where, "--json").out)
     assert document["trust_domain"] == "simulated"
     assert {check["verdict"] for check in document["checks"]} <= {"pass", "skip"}

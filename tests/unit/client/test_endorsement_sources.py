@@ -15,7 +15,7 @@ from memory_appliance import Face, MemoryAppliance, pki, problem, simulation, wr
 from adyton.edge import wall_clock_s
 from adyton.endorsements import endorsements_from
 from adyton.evidence_of import quote_of_appliance
-from adyton_attestation.signing_keys import PrivateKey
+from adyton_attestation.private_keys import PrivateKey
 from adyton_attestation.simulation.collateral import EndorsementSpec
 from adyton_attestation.sources.cache import EndorsementCache
 from adyton_attestation.sources.supply import EndorsementSupply

@@ -170,7 +170,10 @@ class Host:
 
 @contextlib.asynccontextmanager
 async def running_host(
-    *enclaves: FakeEnclave, limits: RelayLimits | None = None, endorsements: Path | None = None
+    *enclaves: FakeEnclave,
+    limits: RelayLimits | None = None,
+    endorsements: Path | None = None,
+    releases: Path | None = None,
 ) -> AsyncIterator[Host]:
     """A real relay on a real socket before the given enclaves."""
     limits = limits or RelayLimits()
@@ -188,7 +191,14 @@ async def running_host(
         metrics = Metrics()
         relay = Relay(upstream, table, limits)
         app = create_app(
-            HostParts(relay=relay, table=table, metrics=metrics, endorsements=endorsements, simulated=True)
+            HostParts(
+                relay=relay,
+                table=table,
+                metrics=metrics,
+                endorsements=endorsements,
+                releases=releases,
+                simulated=True,
+            )
         )
         listener = bind("127.0.0.1", 0)
         stack.callback(listener.close)

@@ -254,6 +254,20 @@ async def test_endorsements_come_from_the_file_as_it_is_now(tmp_path: Path) -> N
         assert (await host.client.get(media.ENDORSEMENTS_PATH)).status_code == 503
 
 
+async def test_a_release_file_is_carried_as_it_is(tmp_path: Path) -> None:
+    """Whatever it holds, as it is now; the host neither reads nor judges it. Without one: not found."""
+    file = tmp_path / "releases.json"
+    async with running_host(FakeEnclave(), releases=file) as host:
+        missing = await host.client.get(media.RELEASES_PATH)
+        assert (missing.status_code, missing.json()["title"]) == (404, "No release file")
+        file.write_bytes(b"\xff opaque \x00")
+        response = await host.client.get(media.RELEASES_PATH)
+        assert (response.status_code, response.content) == (200, b"\xff opaque \x00")
+        assert response.headers["cache-control"] == "no-store"
+        file.write_bytes(bytes(media.MAX_RELEASES_BYTES + 1))
+        assert (await host.client.get(media.RELEASES_PATH)).status_code == 404
+
+
 async def test_readiness_is_that_of_the_enclaves() -> None:
     """The host is healthy by itself, but ready only while an enclave attests."""
     enclave = FakeEnclave()
