@@ -71,6 +71,16 @@ test-explore: setup  ## Property tests with new and more examples than the suite
 prove: setup  ## Remove each protection in a copy of the tree, and show that its test notices (minutes).
 	@$(BIN)/python tests/promises/prove.py
 
+.PHONY: mutants
+mutants: setup  ## Put small faults into the verifier, one after the other; each must be noticed or have its reason (hours; goes on).
+	@$(BIN)/python tests/mutation/run_mutants.py
+
+.PHONY: fuzz
+fuzz: setup  ## Fuzz every parser of the verifier with atheris, half a minute each; says so where atheris cannot be installed.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[fuzz]" \
+		|| echo "atheris cannot be installed for this Python"
+	@$(BIN)/python tests/fuzz/fuzz.py
+
 .PHONY: foreign
 foreign:  ## Install the npm packages of the foreign OHTTP client that the suite talks to.
 	@cd tests/foreign/npm && npm ci --silent --no-audit --no-fund

@@ -14,6 +14,7 @@ Usage: ``python tests/mutation/run_mutants.py [--module PART] [--fresh] [--list]
 
 import argparse
 import ast
+import fnmatch
 import hashlib
 import importlib
 import importlib.abc
@@ -145,13 +146,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(chosen: list[str], *, retry: bool) -> int:
     """Try what is to be tried, in this tree."""
-    warm, _ = _to_do(chosen, retry=retry)
-    if not _run_warm(warm):
-        print("the tests fail without any mutant")
-        return 2
-    # What turned out not to be exchangeable in a running process is tried at import.
-    _, cold = _to_do(chosen, retry=retry)
-    _run_cold(cold)
+    for modules, tests in groups(chosen):
+        warm, cold = _to_do(modules, retry=retry)
+        if not warm and not cold:
+            continue
+        if not _run_warm(warm, tests):
+            print("the tests fail without any mutant")
+            return 2
+        # What turned out not to be exchangeable in a running process is tried at import.
+        _, cold = _to_do(modules, retry=retry)
+        _run_cold(cold, tests)
     return 0
 
 
@@ -177,11 +181,18 @@ def _to_do(chosen: list[str], *, retry: bool) -> tuple[Plan, Plan]:
     return warm, cold
 
 
-def _settings() -> dict[str, Any]:
-    return tomllib.loads(SETTINGS.read_text())
+def groups(chosen: list[str]) -> list[tuple[list[str], list[str]]]:
+    """Return modules with the tests that are run against them, by the groups of ``mutation.toml``."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    settings = tomllib.loads(SETTINGS.read_text())["group"]
+    for module in chosen:
+        short = str(Path(module).relative_to(PACKAGE))
+        group = next(g for g in settings if any(fnmatch.fnmatch(short, part) for part in g["modules"]))
+        found.setdefault(group["name"], ([], group["tests"]))[0].append(module)
+    return list(found.values())
 
 
-def _run_warm(warm: Plan) -> bool:
+def _run_warm(warm: Plan, tests: list[str]) -> bool:
     plan = {
         "root": str(ROOT),
         "warm": warm,
@@ -191,7 +202,7 @@ def _run_warm(warm: Plan) -> bool:
     (STATE / "plan.json").write_text(json.dumps(plan))
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *_PYTEST, "-p", "warm_mutants", *_settings()["tests"]],
+        [sys.executable, "-m", "pytest", *_PYTEST, "-p", "warm_mutants", *tests],
         cwd=ROOT,
         env=os.environ | {"ADYTON_MUTANTS": str(STATE / "plan.json"), "PYTHONPATH": os.pathsep.join(paths)},
         check=False,
@@ -221,7 +232,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(tree, str(self._path), "exec"), module.__dict__)  # noqa: S102 - our own source
 
 
-def _run_cold(cold: Plan) -> None:
+def _run_cold(cold: Plan, tests: list[str]) -> None:
     if not any(cold.values()):
         return
     profile = json.loads((STATE / "profile.json").read_text())
@@ -235,11 +246,11 @@ def _run_cold(cold: Plan) -> None:
     with (STATE / "results.jsonl").open("a") as results:
         for module, wanted in cold.items():
             files = profile["files"].get(module, {})
-            tests = sorted(files, key=lambda path: -files[path])
+            ordered = sorted(tests, key=lambda path: -files.get(path, 0.0))
             for mutant, key in all_mutants(module):
                 if wanted.get(mutant.name) != key:
                     continue
-                verdict = _cold(module, mutant, tests or _settings()["tests"])
+                verdict = _cold(module, mutant, ordered)
                 line = {"module": module, "name": mutant.name, "key": key, "verdict": verdict, "by": None}
                 results.write(json.dumps(line) + "\n")
                 results.flush()
