@@ -5,10 +5,12 @@ SECURITY: the host may exchange a file between two reads. Nothing here remembers
 through these classes hashes the very bytes that it uses.
 """
 
+import ctypes
+import errno
 import os
 import threading
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
 from adyton_protocol.errors import ModelFileError
 from adyton_protocol.random_access import RandomAccess
@@ -17,6 +19,12 @@ from adyton_protocol.sealed_model import MAX_HEADER_BYTES, TAG_BYTES, ModelOpene
 _KEPT_CHUNKS: Final = 4
 """Pieces of a tensor and chunks of a sealed file do not begin at the same places, so that neighbours need a chunk
 twice; with more threads than this, one would be opened twice, and nothing else would happen."""
+
+# Gramine has pread and no preadv, which is the only call with which Python itself reads to a place without a copy. The
+# interpreter lock is free meanwhile.
+_pread: Any = ctypes.CDLL(None, use_errno=True).pread
+_pread.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+_pread.restype = ctypes.c_ssize_t
 
 
 class FileSource:
@@ -36,12 +44,16 @@ class FileSource:
 
     def read_into(self, offset: int, target: memoryview) -> None:
         """Fill ``target``; see :class:`~adyton_protocol.random_access.RandomAccess`."""
-        done = 0
-        while done < len(target):
-            try:
-                count = os.preadv(self._descriptor, [target[done:]], offset + done)
-            except OSError as error:
-                raise _unreadable(error) from error
+        done, size = 0, target.nbytes
+        while done < size:
+            # Alive until the call has returned, so that the memory behind it stays where it is.
+            place = ctypes.c_char.from_buffer(target, done)
+            count = _pread(self._descriptor, ctypes.byref(place), size - done, offset + done)
+            if count < 0:
+                number = ctypes.get_errno()
+                if number == errno.EINTR:
+                    continue
+                raise _unreadable(OSError(number, os.strerror(number)))
             if not count:
                 raise ModelFileError("the model file ends before its contents do", check="truncated")
             done += count
