@@ -25,6 +25,7 @@ class Appliance:
     url: str
     directory: Path
     host: subprocess.Popen[str]
+    ra_tls_url: str | None = None
 
     @property
     def simulation_dir(self) -> Path:
@@ -102,7 +103,10 @@ def running(
             line = host.stdout.readline() if host.stdout else ""
             if not line:
                 raise RuntimeError(f"the appliance did not start:\n{log_path.read_text()}")
-            yield Appliance(url=json.loads(line)["base_url"], directory=directory, host=host)
+            ready = json.loads(line)
+            yield Appliance(
+                url=ready["base_url"], directory=directory, host=host, ra_tls_url=ready.get("ra_tls_url")
+            )
         finally:
             host.send_signal(signal.SIGTERM)
             try:

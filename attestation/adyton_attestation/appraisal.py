@@ -139,6 +139,44 @@ def appraise_raw_quote(quote: bytes, endorsements: Endorsements, terms: Terms) -
     return _conclude(ledger, _appraise(ledger, quote, endorsements, terms, sgx_only=False), terms)
 
 
+def appraise_key_quote(
+    quote: bytes,
+    endorsements: Endorsements,
+    terms: Terms,
+    *,
+    binding: bytes,
+    in_force: tuple[int, int],
+) -> Accepted:
+    """Appraise a quote out of a TLS certificate: what every quote has to pass, the binding and the time.
+
+    It says which enclave made the key, and nothing of configuration, models or freshness; those come with the report
+    that lists the key (``ra_tls``).
+
+    Args:
+        quote: Attacker-controlled bytes.
+        endorsements: Attacker-controlled endorsements.
+        terms: Policy, root, marks and time.
+        binding: The report data that binds the certificate's key, 64 bytes.
+        in_force: The certificate's first and last second.
+
+    Raises:
+        AttestationError: A check failed; ``check`` names it and ``checks`` has every verdict.
+    """
+    ledger = Ledger()
+    ledger.skip("a certificate does not say; its root does", CheckName.EVIDENCE_TYPE)
+    ledger.skip(
+        "the report that lists this key answers for it",
+        CheckName.CHALLENGE,
+        CheckName.CONFIGURATION,
+        CheckName.MODELS,
+    )
+    accepted = _appraise(ledger, quote, endorsements, terms, sgx_only=True)
+    if accepted is not None:
+        ledger.run(CheckName.KEY_BINDING, lambda: _check_key_quote(accepted.quote, binding))
+        ledger.run(CheckName.KEYS_CURRENT, lambda: _check_in_force(in_force, terms))
+    return _conclude(ledger, accepted, terms)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
     """What the checks of a quote that could be parsed came to.
@@ -256,6 +294,28 @@ def _check_binding(quote: Quote, report: "AttestationReport", challenge: str) ->
     if not hmac.compare_digest(quote.report.report_data, expected):
         raise Refusal("report data over this keyset and challenge", "other report data")
     return f"the quote binds keyset {report.keyset.digest()}", None
+
+
+def _check_key_quote(quote: Quote, binding: bytes) -> tuple[str, None]:
+    if not hmac.compare_digest(quote.report.report_data, binding):
+        raise Refusal("report data over the certificate's public key", "other report data")
+    return "the quote binds the certificate's public key", None
+
+
+def _check_in_force(in_force: tuple[int, int], terms: Terms) -> tuple[str, None]:
+    first_s, last_s = in_force
+    if not first_s <= terms.now_s <= last_s:
+        raise Refusal(
+            f"a certificate in force at {format_time(terms.now_s)}",
+            f"one from {format_time(first_s)} to {format_time(last_s)}",
+        )
+    # SECURITY: as for keysets: the enclave dates its certificates by the host's clock.
+    if last_s - terms.now_s > terms.policy.max_key_life_s:
+        raise Refusal(
+            f"a certificate that ends within {terms.policy.max_key_life_s} seconds",
+            f"one until {format_time(last_s)}",
+        )
+    return f"the certificate ends at {format_time(last_s)}", None
 
 
 def _check_keys_current(report: "AttestationReport", terms: Terms) -> tuple[str, None]:

@@ -11,6 +11,7 @@ from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.marks import NO_MARKS, HighWaterMarks
 from adyton_attestation.policy import AppraisalPolicy
 from adyton_attestation.quote import Quote, SgxQuoteV3
+from adyton_attestation.ra_tls import CertificateAppraisal, appraise_certificate
 from adyton_attestation.result import AttestationResult
 from adyton_attestation.roots import INTEL_SGX_ROOT_DER
 from adyton_protocol.errors import MalformedEvidence
@@ -69,6 +70,30 @@ class Verifier:
             marks=accepted.marks,
             releases=accepted.releases,
         )
+
+    def appraise_certificate(
+        self,
+        der: bytes,
+        endorsements: Endorsements,
+        *,
+        now_s: int,
+        marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
+    ) -> CertificateAppraisal:
+        """Appraise the evidence in an RA-TLS certificate.
+
+        Args:
+            der: Attacker-controlled certificate.
+            endorsements: Attacker-controlled endorsements.
+            now_s: Unix time by the relying party's clock.
+            marks: High-water marks of earlier appraisals.
+            releases: Attacker-controlled release file, for a policy that names signers of releases.
+
+        Raises:
+            AttestationError: A check failed; ``check`` names it and ``checks`` has every verdict.
+        """
+        terms = Terms(policy=self._policy, anchor=self._anchor, marks=marks, now_s=now_s, releases=releases)
+        return appraise_certificate(der, endorsements, terms)
 
 
 def as_sgx(quote: Quote) -> SgxQuoteV3:

@@ -8,6 +8,7 @@ import httpx
 
 from adyton.address import INNER_BASE_URL, Address
 from adyton.edge import Clock, fresh_challenge, wall_clock_s
+from adyton.ra_tls import AsyncRaTlsTransport, tls_address
 from adyton.receipts import ReceiptRecord
 from adyton.sdk import make_async_openai
 from adyton.session import Attested, Verdict
@@ -70,6 +71,16 @@ class AsyncClient:
         """Make an HTTP client whose requests go sealed; see :meth:`adyton.Client.http`."""
         return httpx.AsyncClient(
             transport=AsyncSealedTransport(self._driver),
+            base_url=INNER_BASE_URL,
+            timeout=self._timeout,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    def ra_tls(self, base_url: str) -> httpx.AsyncClient:
+        """Make an HTTP client that speaks TLS with the enclave itself; see :meth:`adyton.Client.ra_tls`."""
+        return httpx.AsyncClient(
+            transport=AsyncRaTlsTransport(self._driver, tls_address(base_url)),
             base_url=INNER_BASE_URL,
             timeout=self._timeout,
             trust_env=False,

@@ -19,6 +19,7 @@ import httpx
 
 from adyton.address import INNER_BASE_URL, Address
 from adyton.edge import Clock, fresh_challenge, wall_clock_s
+from adyton.ra_tls import RaTlsTransport, tls_address
 from adyton.receipts import ReceiptRecord
 from adyton.sdk import make_openai
 from adyton.session import Attested, Verdict
@@ -110,6 +111,26 @@ class Client:
         # A transport of its own keeps httpx from consulting proxy variables, which would go around the seal.
         return httpx.Client(
             transport=SealedTransport(self._driver),
+            base_url=INNER_BASE_URL,
+            timeout=self._timeout,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    def ra_tls(self, base_url: str) -> httpx.Client:
+        """Make an HTTP client that speaks TLS with the enclave itself, through the host; the second channel.
+
+        Requests go in ordinary HTTP, to nobody but the enclave that was attested; see :mod:`adyton.ra_tls` for what is
+        checked, and what this channel hides less well than :meth:`http`. Close it when done.
+
+        Args:
+            base_url: Where the host passes TLS through, ``https://...``.
+
+        Raises:
+            ConfigError: The address is not an https address.
+        """
+        return httpx.Client(
+            transport=RaTlsTransport(self._driver, tls_address(base_url)),
             base_url=INNER_BASE_URL,
             timeout=self._timeout,
             trust_env=False,

@@ -12,13 +12,15 @@ fetch it, one attestation at a time. A sealing context exists only inside an :cl
 
 import enum
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from adyton.marks import KeepMarks, forget
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
 from adyton_attestation.marks import NO_MARKS, HighWaterMarks
+from adyton_attestation.ra_tls import CertificateAppraisal
 from adyton_attestation.result import AttestationResult
 from adyton_attestation.simulation import SimulatedResult
+from adyton_protocol.errors import ConfigError
 from adyton_protocol.report import AttestationReport, parse_report
 
 Verdict = AttestationResult | SimulatedResult
@@ -48,6 +50,23 @@ class Appraiser(Protocol):
         releases: bytes | None = None,
     ) -> Verdict:
         """Check the evidence against policy, challenge and time, or raise ``AttestationError``."""
+        ...
+
+
+@runtime_checkable
+class CertificateAppraiser(Protocol):
+    """What the second channel needs of ``Verifier`` and ``SimulatedVerifier``."""
+
+    def appraise_certificate(
+        self,
+        der: bytes,
+        endorsements: Endorsements,
+        *,
+        now_s: int,
+        marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
+    ) -> CertificateAppraisal:
+        """Check the evidence in a certificate against policy and time, or raise ``AttestationError``."""
         ...
 
 
@@ -203,6 +222,28 @@ class Session:
         )
         self._attested, self._expired = attested, False
         return attested
+
+    def check_certificate(self, der: bytes, attested: Attested, *, now_s: int) -> CertificateAppraisal:
+        """Appraise the evidence in a peer's certificate under this session's policy and marks.
+
+        Args:
+            der: Attacker-controlled certificate.
+            attested: The appraisal whose endorsements and releases count.
+            now_s: Unix time.
+
+        Raises:
+            AttestationError: The certificate is not accepted.
+            ConfigError: The verifier of this session appraises reports only.
+        """
+        if not isinstance(self._appraiser, CertificateAppraiser):
+            raise ConfigError("this client's verifier does not appraise certificates")
+        return self._appraiser.appraise_certificate(
+            der,
+            parse_endorsements(attested.endorsements),
+            now_s=now_s,
+            marks=self._marks,
+            releases=attested.releases,
+        )
 
     def expire(self, attested: Attested) -> None:
         """Stop using this appraisal; no effect if it has been replaced already (many requests may say so)."""

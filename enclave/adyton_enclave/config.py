@@ -136,6 +136,7 @@ class Configuration:
         overlap_s: Seconds for which a replaced epoch still opens requests.
         authorities: Values of ``:authority`` that an inner request may carry. They decide nothing; a request
             that names another service was sealed for somebody else and is refused.
+        ra_tls_port: Loopback port of the second channel, TLS that ends in the enclave; None leaves it closed.
     """
 
     digest: Digest
@@ -150,6 +151,7 @@ class Configuration:
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     limits: Limits = field(default_factory=Limits)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    ra_tls_port: int | None = None
 
 
 def parse_configuration(data: bytes) -> Configuration:
@@ -183,6 +185,7 @@ def parse_configuration(data: bytes) -> Configuration:
         limits=limits,
         engine=_engine(root.table("engine"), limits),
         models=_models(root),
+        ra_tls_port=root.whole("ra_tls_port", low=0, high=65_535) if root.has("ra_tls_port") else None,
     )
     root.finish()
     return configuration

@@ -131,6 +131,11 @@ class Gateway:
         self._entropy = entropy
         self._exchanges = 0
 
+    @property
+    def application(self) -> Application:
+        """The API behind it, which the second channel shares."""
+        return self._application
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one outer request."""
         match scope["path"], scope["method"]:

@@ -24,11 +24,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adyton_enclave.cache_namespaces import CacheNamespaces
+from adyton_enclave.tls_identity import TlsKey
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import KeyConfigMismatch, ReplayedRequest
 from adyton_protocol.hpke import Kem, KemPrivateKey
 from adyton_protocol.key_config import KeyConfig
-from adyton_protocol.keyset import Keyset, KeysetExtension, ModelIdentity, PublicKeyEntry
+from adyton_protocol.keyset import Keyset, KeysetExtension, ModelIdentity, PublicKeyEntry, TlsKeyEntry
 
 KEMS: Final = (Kem.X_WING, Kem.X25519)
 """In order of preference. Both are in every key list; experimental KEMs never are, because one unknown KEM makes
@@ -64,6 +65,7 @@ class KeyEpoch:
         expires_s: Monotonic second from which nothing sealed to these keys is accepted.
         seen: Digests of the encapsulated keys that were accepted.
         namespaces: Under which its callers may share cached prefixes.
+        tls_key: Authenticates the second channel; None when that is closed.
     """
 
     private_keys: Mapping[int, KemPrivateKey]
@@ -73,6 +75,7 @@ class KeyEpoch:
     expires_s: float
     seen: set[bytes]
     namespaces: CacheNamespaces
+    tls_key: TlsKey | None = None
 
     @property
     def key_configs(self) -> bytes:
@@ -90,6 +93,7 @@ class KeyRingSettings:
         replay_entries: Accepted requests after which an epoch ends early.
         configuration_digest: Goes into every keyset.
         models: Identities of the loaded models; go into every keyset.
+        ra_tls: Whether each epoch has a TLS key.
     """
 
     epoch_s: int
@@ -97,6 +101,7 @@ class KeyRingSettings:
     replay_entries: int
     configuration_digest: Digest
     models: tuple[ModelIdentity, ...]
+    ra_tls: bool = False
 
 
 class KeyRing:
@@ -217,8 +222,9 @@ class KeyRing:
             private_keys[key_id] = private_key
             configs.append(KeyConfig.of(key_id, private_key))
         signer = ReceiptSigner()
+        tls_key = TlsKey() if self._settings.ra_tls else None
         life_s = self._settings.epoch_s + self._settings.overlap_s
-        keyset = self._make_keyset(configs, signer, not_after=self._wall_s() + life_s)
+        keyset = self._make_keyset(configs, signer, tls_key, not_after=self._wall_s() + life_s)
         self._previous_digest = keyset.digest()
         return KeyEpoch(
             private_keys=private_keys,
@@ -228,9 +234,12 @@ class KeyRing:
             expires_s=now_s + life_s,
             seen=set(),
             namespaces=CacheNamespaces(),
+            tls_key=tls_key,
         )
 
-    def _make_keyset(self, configs: list[KeyConfig], signer: ReceiptSigner, *, not_after: int) -> Keyset:
+    def _make_keyset(
+        self, configs: list[KeyConfig], signer: ReceiptSigner, tls_key: TlsKey | None, *, not_after: int
+    ) -> Keyset:
         number = self._next_number
         self._next_number += 1
         return Keyset(
@@ -238,6 +247,12 @@ class KeyRing:
             not_after=not_after,
             receipt_signing_keys=(PublicKeyEntry.ed25519(signer.key_id, signer.public_key),),
             e2ee_public_keys=(PublicKeyEntry.ohttp(f"ohttp-{number}", configs),),
+            # The last epoch's key as well: it serves until the new one's certificate has its quotes.
+            tls_public_keys=tuple(
+                TlsKeyEntry(spki_sha256=key.spki_sha256)
+                for key in (tls_key, *(epoch.tls_key for epoch in self._epochs[-1:]))
+                if key is not None
+            ),
             extension=KeysetExtension(
                 epoch=number,
                 previous_keyset_digest=self._previous_digest,

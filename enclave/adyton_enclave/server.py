@@ -12,7 +12,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
 from typing import Final
@@ -40,6 +40,8 @@ from adyton_enclave.pacing import Pacer
 from adyton_enclave.privacy import Profile, effective_profile
 from adyton_enclave.receipts import ReceiptBook
 from adyton_enclave.scoring import Scorer
+from adyton_enclave.tls_channel import TlsChannel
+from adyton_enclave.tls_front import TlsFront, TlsFrontSettings
 from adyton_enclave.weights.model_file import sealed_header
 from adyton_enclave.weights.terms import SealedTerms
 from adyton_protocol.errors import ConfigError, EngineStopped
@@ -75,10 +77,16 @@ class Surroundings:
 
 
 class Front:
-    """The ASGI application that is there from the start; the gateway moves in behind it when it is ready."""
+    """The ASGI application that is there from the start; the gateway moves in behind it when it is ready.
+
+    Attributes:
+        gateway: Answers, once it is there.
+        tls: What answers on the second channel, once it is there and if it is configured.
+    """
 
     def __init__(self) -> None:
         self.gateway: Gateway | None = None
+        self.tls: TlsFront | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one outer request. Returning without a complete answer cuts the connection."""
@@ -142,6 +150,7 @@ def make_ring(configuration: Configuration, engine: EnginePort, surroundings: Su
             replay_entries=configuration.limits.replay_entries,
             configuration_digest=configuration.digest,
             models=models,
+            ra_tls=configuration.ra_tls_port is not None,
         ),
         monotonic=surroundings.monotonic,
         wall_s=surroundings.wall_s,
@@ -246,6 +255,30 @@ def make_gateway(
     )
 
 
+def make_tls_front(
+    configuration: Configuration,
+    gateway: Gateway,
+    ring: KeyRing,
+    desk: EvidenceDesk,
+    surroundings: Surroundings,
+) -> TlsFront:
+    """What answers on the second channel: the gateway's own application."""
+    limits = configuration.limits
+    return TlsFront(
+        TlsFrontSettings(
+            max_request_bytes=limits.max_request_bytes,
+            max_exchanges=limits.max_exchanges,
+            receive_timeout_s=limits.receive_timeout_s,
+        ),
+        ring=ring,
+        desk=desk,
+        application=gateway.application,
+        pacer=Pacer(monotonic=surroundings.monotonic),
+        wall_s=surroundings.wall_s,
+        entropy=surroundings.entropy,
+    )
+
+
 def make_desk(
     configuration: Configuration, attester: Attester, ring: KeyRing, surroundings: Surroundings
 ) -> EvidenceDesk:
@@ -334,6 +367,8 @@ async def boot(
     desk = make_desk(configuration, attester, ring, surroundings)
     await desk.unchallenged()
     front.gateway = make_gateway(configuration, engine, ring, desk, surroundings, scorers, release=release)
+    if configuration.ra_tls_port is not None:
+        front.tls = make_tls_front(configuration, front.gateway, ring, desk, surroundings)
     _settle_memory()
     note(Happening.READY if release is None else Happening.WAITING_FOR_KEYS)
     return ring
@@ -355,13 +390,17 @@ async def _live(ring: KeyRing, engine: Engine) -> None:
     raise EngineStopped("the engine has failed")
 
 
-def bind(configuration: Configuration) -> socket.socket:
-    """The listening address, taken before anything is loaded, so that a port in use is found at once.
+def bind(configuration: Configuration, port: int | None = None) -> socket.socket:
+    """A listening address, taken before anything is loaded, so that a port in use is found at once.
+
+    Args:
+        configuration: Names the address.
+        port: Another port than that of the gateway.
 
     Raises:
         ConfigError: The port is in use.
     """
-    host, port = configuration.listen_host, configuration.listen_port
+    host, port = configuration.listen_host, configuration.listen_port if port is None else port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only for sockets that name TCP as their protocol; with it on, small
     # chunks wait 40 ms for an acknowledgement.
@@ -392,12 +431,20 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
     engine = make_engine(configuration)
     release = make_release(configuration, engine, surroundings)
     listener = bind(configuration)
+    tls_port = configuration.ra_tls_port
+    tls_listener = None if tls_port is None else bind(configuration, tls_port)
     server = uvicorn.Server(_server_config(front, configuration))
 
     async def live() -> None:
         try:
             ring = await boot(front, configuration, engine, attester, surroundings, release=release)
-            await _live(ring, engine)
+            tasks = [asyncio.create_task(_live(ring, engine))]
+            if front.tls is not None and tls_listener is not None:
+                channel = TlsChannel(
+                    configuration, front=front.tls, ring=ring, attester=attester, wall_s=surroundings.wall_s
+                )
+                tasks.append(asyncio.create_task(channel.serve(tls_listener)))
+            await _first_to_end(tasks)
         finally:
             server.should_exit = True
 
@@ -423,6 +470,18 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
         note(Happening.STOPPED)
     if not living.cancelled() and (error := living.exception()) is not None:
         raise error
+
+
+async def _first_to_end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until one of them ends, end the others, and raise what it raised."""
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        task.result()
 
 
 def _server_config(front: Front, configuration: Configuration) -> uvicorn.Config:

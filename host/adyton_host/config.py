@@ -55,6 +55,26 @@ class RelayLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassthroughLimits:
+    """What is lent to connections of the second channel.
+
+    Attributes:
+        max_connections: Open at the same time; one more is closed at once.
+        connect_s: Longest time to reach the enclave's port.
+        idle_s: Longest silence in both directions. An answer that is not streamed is silent until it is complete, so
+            this has to exceed the enclave's own request timeout.
+        write_s: Longest time that either side may leave one part untaken.
+        max_age_s: Longest life of a connection; clients check an enclave once per connection.
+    """
+
+    max_connections: int = 256
+    connect_s: float = 2.0
+    idle_s: float = 900.0
+    write_s: float = 60.0
+    max_age_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorTiming:
     """Deadlines and pauses of the supervisor, in seconds.
 
@@ -86,6 +106,8 @@ class HostSettings:
         simulation_dir: The simulated platform, or None when the hardware is real.
         limits: What the relay accepts.
         timing: Deadlines of the supervisor.
+        ra_tls_port: TCP port of the second channel, passed through to the enclave; None leaves it closed.
+        passthrough: What its connections are lent.
         drain_s: How long running exchanges may go on after SIGTERM.
     """
 
@@ -95,4 +117,6 @@ class HostSettings:
     simulation_dir: Path | None = None
     limits: RelayLimits = field(default_factory=RelayLimits)
     timing: SupervisorTiming = field(default_factory=SupervisorTiming)
+    ra_tls_port: int | None = None
+    passthrough: PassthroughLimits = field(default_factory=PassthroughLimits)
     drain_s: int = 10

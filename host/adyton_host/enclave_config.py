@@ -18,7 +18,7 @@ from adyton_protocol.errors import ConfigError
 FILE_NAME: Final = "enclave.toml"
 _VERSION: Final = 1
 _OVERRIDES: Final = frozenset(
-    {"epoch_seconds", "overlap_seconds", "authorities", "privacy", "limits", "engine"}
+    {"epoch_seconds", "overlap_seconds", "authorities", "privacy", "limits", "engine", "ra_tls_port"}
 )
 
 
@@ -31,11 +31,13 @@ class EnclaveConfig:
             Gramine vouches for.
         models: The models to load.
         overrides: The operator's own members: ``epoch_seconds``, ``[limits]`` and the like.
+        ra_tls_port: Loopback port of the second channel; None leaves it closed.
     """
 
     simulation_platform: Path | None
     models: tuple[CatalogModel, ...]
     overrides: Mapping[str, object] = field(default_factory=dict)
+    ra_tls_port: int | None = None
 
     def to_toml(self, *, port: int) -> str:
         """The file's text, listening on loopback ``port``."""
@@ -44,6 +46,8 @@ class EnclaveConfig:
             "listen_host": "127.0.0.1",
             "listen_port": port,
             **_attester(self.simulation_platform),
+            # Left out when closed, so that a configuration that asks for nothing new keeps its digest.
+            **({} if self.ra_tls_port is None else {"ra_tls_port": self.ra_tls_port}),
             **self.overrides,
             "model": [_model_table(model) for model in self.models],
         }

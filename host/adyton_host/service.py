@@ -8,11 +8,13 @@ import logging.handlers
 import os
 import signal
 import socket
+import tomllib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import httpx
 import uvicorn
 import uvloop
 from fastapi import FastAPI
@@ -24,6 +26,7 @@ from adyton_host.config import HostSettings
 from adyton_host.endorsements import EndorsementRefresher, RefreshSettings, reports_of
 from adyton_host.launching import SGX
 from adyton_host.metrics import Metrics
+from adyton_host.passthrough import Passthrough
 from adyton_host.relay import Relay, enclave_client
 from adyton_host.routing import RoutingTable
 from adyton_host.simulation import SimulationDir
@@ -48,6 +51,7 @@ class Ready:
     Attributes:
         mrenclave: What the image was signed as, in hexadecimal digits; None where there is no signed image.
         waiting: Sealed models whose keys the enclave waits for; empty when it serves.
+        ra_tls_url: Where the second channel is passed through, or None.
     """
 
     base_url: str
@@ -59,6 +63,7 @@ class Ready:
     simulation_dir: Path | None
     mrenclave: str | None = None
     waiting: tuple[str, ...] = ()
+    ra_tls_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,11 @@ class Plan:
     def simulated(self) -> bool:
         """Whether anything but hardware answers challenges; announced to clients, who decide for themselves."""
         return self.launch.tee_type != SGX
+
+    def ra_tls_target(self) -> int | None:
+        """The loopback port on which the enclave's configuration opens the second channel, or None."""
+        port = tomllib.loads(self.launch.config).get("ra_tls_port")
+        return port if type(port) is int else None
 
 
 class _Server(uvicorn.Server):
@@ -191,17 +201,41 @@ def up(plan: Plan, announce: Callable[[Ready], None]) -> None:
         _hold_platform(plan.simulation),
         contextlib.closing(bind(settings.host, settings.port)) as listener,
         contextlib.closing(_open_log(state)),
+        contextlib.ExitStack() as stack,
     ):
+        tls_listener = stack.enter_context(_tls_listener(plan))
         plan.prepare()
-        uvloop.run(_run(plan, state, listener, announce))
+        uvloop.run(_run(plan, state, listener, tls_listener, announce))
 
 
 def _hold_platform(simulation: SimulationDir | None) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if simulation is None else hold_simulation_dir(simulation.path)
 
 
+@contextlib.contextmanager
+def _tls_listener(plan: Plan) -> Iterator[socket.socket | None]:
+    """Take the address of the second channel, if there is one.
+
+    Raises:
+        ConfigError: It is taken, or the enclave does not open that channel.
+    """
+    if plan.settings.ra_tls_port is None:
+        yield None
+        return
+    if plan.ra_tls_target() is None:
+        raise ConfigError(
+            "--ra-tls-port: this enclave's configuration opens no such channel; give it ra_tls_port and render it again"
+        )
+    with contextlib.closing(bind(plan.settings.host, plan.settings.ra_tls_port)) as listener:
+        yield listener
+
+
 async def _run(
-    plan: Plan, state: StateDir, listener: socket.socket, announce: Callable[[Ready], None]
+    plan: Plan,
+    state: StateDir,
+    listener: socket.socket,
+    tls_listener: socket.socket | None,
+    announce: Callable[[Ready], None],
 ) -> None:
     settings, signals = plan.settings, Signals()
     async with contextlib.AsyncExitStack() as stack:
@@ -236,6 +270,9 @@ async def _run(
             state_dir=settings.state_dir,
             simulation_dir=None if plan.simulation is None else plan.simulation.path,
             mrenclave=plan.mrenclave,
+            ra_tls_url=None
+            if tls_listener is None
+            else base_url_of(tls_listener).replace("http:", "https:", 1),
         )
         state.write_record(
             {"pid": ready.pid, "base_url": ready.base_url, "model": ready.model, "simulated": ready.simulated}
@@ -246,6 +283,9 @@ async def _run(
                 plan.refresh, reports_of(client, table), on_refreshed=metrics.endorsements_refreshed
             )
             stack.push_async_callback(_end, asyncio.create_task(refresher.run()))
+        if tls_listener is not None:
+            passthrough = Passthrough(_target_of(plan, table), settings.passthrough)
+            await stack.enter_async_context(passthrough.serving(tls_listener))
         if await _unless_stopped(supervisor.start(), signals):
             ready = replace(ready, enclave_pid=supervisor.pid)
             if waiting := table.waiting():
@@ -262,6 +302,18 @@ async def _run(
 async def _end(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def _target_of(plan: Plan, table: RoutingTable) -> Callable[[], tuple[str, int] | None]:
+    """Where the second channel of a ready enclave is."""
+    port = plan.ra_tls_target()
+
+    def target() -> tuple[str, int] | None:
+        base_url = table.any_ready()
+        host = None if base_url is None else httpx.URL(base_url).host
+        return None if host is None or port is None else (host, port)
+
+    return target
 
 
 async def _until_serving(table: RoutingTable) -> None:

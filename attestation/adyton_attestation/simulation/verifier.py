@@ -17,6 +17,7 @@ from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.marks import NO_MARKS, HighWaterMarks
 from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform
 from adyton_attestation.quote import SgxQuoteV3
+from adyton_attestation.ra_tls import CertificateAppraisal, appraise_certificate
 from adyton_attestation.release_statement import ReleaseStatement
 from adyton_attestation.result import SealedChannel, channel_to, result_json
 from adyton_attestation.simulation.warning import warn_simulated
@@ -109,3 +110,21 @@ class SimulatedVerifier:
             marks=accepted.marks,
             releases=accepted.releases,
         )
+
+    def appraise_certificate(
+        self,
+        der: bytes,
+        endorsements: Endorsements,
+        *,
+        now_s: int,
+        marks: HighWaterMarks = NO_MARKS,
+        releases: bytes | None = None,
+    ) -> CertificateAppraisal:
+        """Appraise an RA-TLS certificate of the simulation; warns. As ``Verifier.appraise_certificate``.
+
+        Raises:
+            AttestationError: A check failed; ``check`` names it and ``checks`` has every verdict.
+        """
+        warn_simulated()
+        terms = Terms(policy=self._policy, anchor=self._anchor, marks=marks, now_s=now_s, releases=releases)
+        return appraise_certificate(der, endorsements, terms)

@@ -22,6 +22,8 @@ def announce(ready: Ready) -> None:
     title = "waiting for keys" if ready.waiting else "ready"
     print(f"{title} ({'SIMULATED' if ready.simulated else 'SGX'})")
     print(f"  base URL    {ready.base_url}")
+    if ready.ra_tls_url:
+        print(f"  RA-TLS      {ready.ra_tls_url}")
     what, value = ("sealed", ", ".join(ready.waiting)) if ready.waiting else ("model", ready.model)
     print(f"  {what:<11} {value}")
     if ready.mrenclave:

@@ -6,6 +6,7 @@ Without ``--simulate`` it is a real one or none: what the machine lacks is said,
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,12 @@ def add_parser(commands: "Subparsers[argparse.ArgumentParser]") -> None:
         type=port_number,
         default=DEFAULT_PORT,
         help="port to listen on, 0 for any (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ra-tls-port",
+        type=port_number,
+        metavar="PORT",
+        help="also pass TLS that ends in the enclave through, on this port, 0 for any (default: no second channel)",
     )
     parser.add_argument(
         "--enclave",
@@ -153,7 +160,9 @@ def _real_plan(arguments: argparse.Namespace, machine: Machine) -> Plan:
     preflight(machine, wishes, _say)
     image = load_image(wishes.image, signed=True)
     return Plan(
-        settings=HostSettings(host=wishes.host, port=wishes.port, state_dir=wishes.state),
+        settings=HostSettings(
+            host=wishes.host, port=wishes.port, state_dir=wishes.state, ra_tls_port=arguments.ra_tls_port
+        ),
         launch=gramine_sgx(image, program=machine.find_program("gramine-sgx")),
         model=_served(image),
         endorsements=wishes.endorsements,
@@ -189,6 +198,7 @@ def _simulated_plan(arguments: argparse.Namespace) -> Plan:
             port=arguments.port,
             state_dir=arguments.state.absolute(),
             simulation_dir=simulation.path,
+            ra_tls_port=arguments.ra_tls_port,
         ),
         launch=launch,
         model=model,
@@ -208,12 +218,25 @@ def _simulated_process(arguments: argparse.Namespace, simulation: SimulationDir)
     catalog = arguments.catalog if arguments.catalog is not None else default_catalog()
     model = choose(catalog, arguments.model)
     overrides = {} if arguments.enclave_config is None else read_overrides(arguments.enclave_config)
-    config = EnclaveConfig(
-        simulation_platform=simulation.platform, models=with_scorer(catalog, model), overrides=overrides
-    )
     # Beside the relay's port where possible, so that the configuration digest stays the same next time.
     port = free_port(arguments.port + 1 if 0 < arguments.port < MAX_PORT else 0)
+    taken = {arguments.port, arguments.ra_tls_port, port}
+    config = EnclaveConfig(
+        simulation_platform=simulation.platform,
+        models=with_scorer(catalog, model),
+        overrides=overrides,
+        ra_tls_port=None if arguments.ra_tls_port is None else _free_beside(port, taken),
+    )
     return model.name, simulated(config.to_toml(port=port), port)
+
+
+def _free_beside(port: int, taken: Collection[int | None]) -> int:
+    """A free loopback port for the enclave's second channel, near ``port`` and none of those that are spoken for."""
+    wanted = port
+    while True:
+        wanted = wanted + 1 if wanted < MAX_PORT else 0
+        if wanted not in taken and (found := free_port(wanted)) not in taken:
+            return found
 
 
 def _refuse_beside_an_image(arguments: argparse.Namespace) -> None:
