@@ -97,6 +97,10 @@ bench-engine: setup  ## Measure the engine against llama-server (built from sour
 bench-loading: setup  ## Measure loading (clear, split, sealed) against llama.cpp's own; a few minutes.
 	@$(BIN)/python bench/loading.py
 
+.PHONY: bench-appraisal
+bench-appraisal: setup  ## Measure an appraisal against dcap-qvl's own verification, and the start of `adyton quote verify`; a minute.
+	@$(BIN)/python bench/appraisal.py
+
 .PHONY: bench-fairness
 bench-fairness: setup  ## Measure what streams notice of a wide search, and what candidates share; ten minutes.
 	@$(BIN)/python bench/fairness.py

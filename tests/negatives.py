@@ -256,6 +256,16 @@ def _platform_as_signer(world: World) -> Case:
     )
 
 
+def _platform_signs_qe_identity(world: World) -> Case:
+    """TCB info as it should be, the QE identity alone under a platform's certificate."""
+    spoiled = _platform_as_signer(world).collateral
+    if world.pki is None:
+        chain = spoiled["tcb_info_issuer_chain"]
+        return world.case.with_collateral(qe_identity_issuer_chain=chain)
+    members = ("qe_identity", "qe_identity_signature", "qe_identity_issuer_chain")
+    return world.case.with_collateral(**{name: spoiled[name] for name in members})
+
+
 def _pck_by_the_root(world: World) -> Case:
     pki = world.keys
     pck = issue(PCK_NAME, issuer=pki.root, now_s=NOW_S, ca=False, sgx_extension=sgx_extension(pki.platform))
@@ -428,6 +438,12 @@ NEGATIVES: Final = (
         says="TCB info under a platform's certificate (role confusion)",
         check=CheckName.SIGNING_CHAINS,
         spoil=_platform_as_signer,
+    ),
+    Negative(
+        name="platform-signs-qe-identity",
+        says="the QE identity under a platform's certificate (role confusion)",
+        check=CheckName.SIGNING_CHAINS,
+        spoil=_platform_signs_qe_identity,
     ),
     Negative(
         name="signer-below-the-pck-ca",

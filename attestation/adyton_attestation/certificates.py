@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
@@ -44,6 +45,8 @@ UNREADABLE: Final = (
 )
 """What ``cryptography`` raises for certificates and lists that it cannot read."""
 
+_REMEMBERED: Final = 64
+"""How many certificates are kept, of a few kilobytes each: strangers send them."""
 _NO_LINES: Final = str.maketrans("", "", "\r\n")
 _WORD_BYTES: Final = 32
 
@@ -81,8 +84,7 @@ def trust_anchor(root_der: bytes) -> TrustAnchor:
         EndorsementError: Anything else.
     """
     try:
-        certificate = x509.load_der_x509_certificate(root_der)
-        _decode_all(certificate)
+        certificate = _read(root_der)
     except UNREADABLE as cause:
         raise EndorsementError("the root is not a DER certificate") from cause
     if certificate.subject != certificate.issuer or not is_ca(certificate):
@@ -125,10 +127,20 @@ def _certificate(encoded: str, what: str) -> x509.Certificate:
         # SECURITY: one encoding only. Unused bits of the last digit would make a second quote out of each quote.
         if base64.b64encode(der).decode("ascii") != lines:
             raise EndorsementError(f"{what}: a certificate in non-canonical base64")
-        certificate = x509.load_der_x509_certificate(der)
-        _decode_all(certificate)
+        return _read(der)
     except UNREADABLE as cause:
         raise EndorsementError(f"{what}: an unreadable certificate") from cause
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read(der: bytes) -> x509.Certificate:
+    """Read a certificate; the same few come with every quote of a platform and with all endorsements.
+
+    SECURITY: remembered is what follows from the bytes alone. Whether a signature holds, whether the certificate is
+    in force, and what it may sign is found out anew each time.
+    """
+    certificate = x509.load_der_x509_certificate(der)
+    _decode_all(certificate)
     return certificate
 
 
@@ -147,6 +159,7 @@ def der_of(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def common_name(certificate: x509.Certificate) -> str:
     """Return the one common name of the subject, or an empty string."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

@@ -11,6 +11,7 @@ document, defaults included (:mod:`adyton_attestation.policy_document`).
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, Self, TypeAlias
 
 from adyton_attestation.checks import CheckName
@@ -59,6 +60,7 @@ DEFAULT_KEY_LIFE_S: Final = DAY_S
 MAX_KEY_LIFE_S: Final = 7 * DAY_S
 DEFAULT_EVALUATION_NUMBER: Final = 20
 """Intel's number of the 2026 TCB recoveries; collateral below it predates them."""
+_REMEMBERED: Final = 16
 NO_EXPIRY_S: Final = 253_402_300_799
 """The last second of the year 9999."""
 
@@ -338,7 +340,13 @@ class AppraisalPolicy:
 
     def digest(self) -> Digest:
         """Return the SHA-256 over the canonical form of the whole document."""
-        return sha256_hex(jcs(self.to_json()))
+        return _digest(self)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _digest(policy: AppraisalPolicy) -> Digest:
+    """Made once for a policy: it is frozen, and every result carries it."""
+    return sha256_hex(jcs(policy.to_json()))
 
 
 def _check_identity(identity: Identity) -> None:
