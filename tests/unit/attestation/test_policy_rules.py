@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,14 @@ def test_every_rule_is_explained() -> None:
         assert any(named.get(path, path).startswith(rule) for rule in rules()), path
     for rule in rules():
         assert any(path.startswith(rule) for path, _ in leaves(COMPLETE.to_json())), rule
+
+
+def test_the_page_has_every_rule_with_its_check() -> None:
+    """docs/policy.md lists each rule, with the check that its vectors name."""
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    listed = {rule: row[4] for row in rows if len(row) == 6 for rule in re.findall(r"`([^`]+)`", row[1])}
+    assert set(listed) == {case["rule"] for case in CASES}
+    for case in CASES:
+        check = case["rejected"]["check"]
+        assert check in listed[case["rule"]] or "the check named" in listed[case["rule"]], case["rule"]
