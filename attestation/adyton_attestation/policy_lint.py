@@ -210,6 +210,7 @@ def _laxer(policy: AppraisalPolicy, now_s: int) -> Iterator[Finding]:
         "identity.xfrm": "state the processor state exactly, as `adyton verify` shows it",
         "identity.misc_select": "only an enclave that grows on demand needs it",
         "tcb.min_evaluation_number": "older endorsements predate a TCB recovery",
+        "releases": "a withdrawn release counts until the log is asked again",
         "tcb.max_endorsement_age_s": "a revocation counts only when endorsements are fetched again",
     }
     for statement in explain_policy(policy, now_s):
@@ -224,6 +225,12 @@ def _laxer(policy: AppraisalPolicy, now_s: int) -> Iterator[Finding]:
             "laxer-than-default",
             "identity.attribute_flags",
             "the mask leaves out flags that the default looks at",
+        )
+    if policy.releases is not None and policy.releases.threshold == 1:
+        yield _warning(
+            "one-signer",
+            "releases",
+            "one signer alone decides which enclaves are accepted; ask for two",
         )
     if any(item.min_isv_svn == 0 for item in policy.identity.signers):
         yield _warning(

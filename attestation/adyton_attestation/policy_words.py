@@ -23,6 +23,7 @@ from adyton_attestation.policy import (
     AppraisalPolicy,
     KeySeparation,
 )
+from adyton_attestation.release_terms import DEFAULT_AGE_S
 from adyton_attestation.times import format_time, in_words, roughly
 from adyton_protocol.strict_json import JsonObject
 
@@ -134,8 +135,8 @@ def _mr_enclave(policy: AppraisalPolicy, _now_s: int) -> Words:
     builds = sorted(policy.identity.mr_enclaves)
     if builds:
         yield "demanded", f"the enclave is one of these builds: {', '.join(item.hex() for item in builds)}"
-    elif policy.identity.signers:
-        yield "demanded", "no single build is named"
+    elif policy.identity.signers or policy.releases is not None:
+        yield "demanded", "no single build is named here"
     else:
         yield "nothing", "no build and no signer is named, so that no enclave is accepted by this rule"
 
@@ -263,6 +264,8 @@ def _platforms(policy: AppraisalPolicy, _now_s: int) -> Words:
 def _configurations(policy: AppraisalPolicy, _now_s: int) -> Words:
     if policy.configurations:
         yield "demanded", f"the enclave's configuration is one of {', '.join(sorted(policy.configurations))}"
+    elif policy.releases is not None:
+        yield "demanded", "no configuration is named here; that of an enclave must stand in its release"
     else:
         yield "nothing", "no configuration is named, so that none is accepted by this rule"
 
@@ -273,8 +276,26 @@ def _models(policy: AppraisalPolicy, _now_s: int) -> Words:
         yield standing, f"model {name!r} is one of: {', '.join(sorted(identities)) or 'none'}"
     if policy.models:
         yield "demanded", "an enclave with any other model is refused"
+    elif policy.releases is not None:
+        yield "demanded", "no model is named here; those of an enclave must stand in its release"
     else:
         yield "nothing", "no model is named, so that none is accepted by this rule"
+
+
+def _releases(policy: AppraisalPolicy, _now_s: int) -> Words:
+    terms = policy.releases
+    if terms is None:
+        yield "demanded", "nobody's releases count: what this policy names itself is all that can be accepted"
+        return
+    signers = ", ".join(str(item) for item in terms.signers)
+    logs = " or ".join(str(item) for item in terms.logs)
+    standing: Standing = "demanded" if terms.max_age_s <= DEFAULT_AGE_S else "laxer"
+    what = f"release {terms.minimum_release} or newer, signed by at least {terms.threshold} of {signers}"
+    where = f"in the log of {logs}, as of at most {in_words(terms.max_age_s)} ago"
+    yield (
+        standing,
+        f"releases of {terms.product!r} name further enclaves and what belongs to them: {what}, {where}",
+    )
 
 
 def _key_life(policy: AppraisalPolicy, _now_s: int) -> Words:
@@ -308,6 +329,7 @@ _RULES: Final = (
     _Rule("tcb.max_endorsement_age_s", CheckName.ENDORSEMENT_AGE, _age),
     _Rule("platforms", CheckName.PLATFORM, _platforms),
     _Rule("models", CheckName.MODELS, _models),
+    _Rule("releases", CheckName.REFERENCE_VALUES, _releases),
     _Rule("relaxations", None, _relaxations),
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from evidence_recipes import endorsement_fields, report_fields
+from releases import ALICE, BOB, CAROL, KEEPER, NEXT_KEEPER, STRANGER, Keeper, as_bytes, terms
 
 from adyton_attestation.bare_quote import appraise_quote
 from adyton_attestation.checks import CheckName, checks_of, failed_check
@@ -35,6 +36,15 @@ CASES = json.loads((Path(__file__).parents[2] / "vectors" / "policy_rules.json")
 PROSE = {"version", "name", "reason", "custodian", "place"}
 """Members that say something to people and decide nothing; the version is decided by the reader."""
 
+KEYS = {
+    "alice": ALICE,
+    "bob": BOB,
+    "carol": CAROL,
+    "mallory": STRANGER,
+    "keeper": KEEPER,
+    "nextkeeper": NEXT_KEEPER,
+}
+
 COMPLETE = AppraisalPolicy(
     name="every rule is used",
     identity=Identity(
@@ -51,6 +61,7 @@ COMPLETE = AppraisalPolicy(
     ),
     configurations=frozenset({Digest("sha256:" + "00" * 32)}),
     models=(("m", frozenset({Digest("sha256:" + "00" * 32)})),),
+    releases=terms(),
     relaxations=(Relaxation(check=CheckName.PLATFORM, reason="x", expires_s=1),),
 )
 
@@ -93,6 +104,8 @@ def filled_in(value: Any, lab: Any) -> Any:
         return [filled_in(item, lab) for item in value]
     if value == "$ppid":
         return lab.pki.platform.ppid.hex()
+    if isinstance(value, str) and value[1:] in KEYS:
+        return str(KEYS[value[1:]].public)
     if isinstance(value, str) and value.startswith("$now+"):
         return format_time(lab.now_s + int(value[5:]))
     return value
@@ -107,7 +120,13 @@ def appraise(lab: Any, evidence: dict[str, Any], policy: AppraisalPolicy) -> Non
         appraise_quote(quote, endorsements, policy, now_s=lab.now_s, root_der=lab.pki.root.der())
         return
     report = lab.report(lab.quote(**report_fields(evidence.get("quote", {}))))
-    lab.appraise(report, endorsements, policy)
+    releases = None
+    if "releases" in evidence:
+        at_s = lab.now_s - evidence["releases"]["exported_s_ago"]
+        enclave = {"mr_enclave": lab.quote()[112:144].hex()}
+        kept = Keeper().with_release(7, minimum_release=1, not_before_s=at_s, enclaves=[enclave])
+        releases = as_bytes(kept.export(at_s))
+    lab.appraise(report, endorsements, policy, releases=releases)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

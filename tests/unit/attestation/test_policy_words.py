@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from releases import terms
 
 from adyton_attestation.checks import CheckName
 from adyton_attestation.policy import (
@@ -174,6 +175,14 @@ CASES: dict[str, tuple[Callable[[Any], AppraisalPolicy], tuple[str, str, str]]] 
     "flags not looked at": (
         lambda lab: sound(lab, identity=dataclasses.replace(lab.policy().identity, attribute_mask=0x37)),
         ("warning", "laxer-than-default", "identity.attribute_flags"),
+    ),
+    "one signer of releases": (
+        lambda lab: sound(lab, identity=Identity(), releases=terms(threshold=1)),
+        ("warning", "one-signer", "releases"),
+    ),
+    "an old log": (
+        lambda lab: sound(lab, configurations=frozenset(), models=(), releases=terms(max_age_s=32 * DAY_S)),
+        ("warning", "laxer-than-default", "releases"),
     ),
     "every version of a signer": (
         lambda lab: sound(
