@@ -34,7 +34,7 @@ from adyton_protocol.selection.candidate import Candidate
 
 Key = tuple[str, int]
 SEARCHES_AT_A_TIME: Final = 2
-"""Every sequence's attention passes over the cells of all others, so that twelve searches side by side take two and a half
+"""Attention of every sequence passes over the cells of all others: twelve searches side by side take two and a half
 times the CPU time of two."""
 _DIGITS: Final = 12
 
