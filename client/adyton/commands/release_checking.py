@@ -143,14 +143,14 @@ def _judge(
     name = "form"
     try:
         file = parse_release_file(data)
-        checks.add(name, "pass", f"{len(file.releases)} statements")
+        checks.add(name, "pass", ", ".join(str(item.signed.statement) for item in file.releases))
         name = "signatures"
         check_signatures(file, terms)
         checks.add(name, "pass", f"at least {terms.threshold} of {len(terms.signers)} signers on each")
         name = "log"
         check_log(file, terms, now_s)
         size, time = file.checkpoint.size, format_time(file.checkpoint.time_s)
-        checks.add(name, "pass", f"in {terms.origin}, the newest of {size} entries among them, as of {time}")
+        checks.add(name, "pass", f"in {terms.origin}, the newest of {size} among them, as of {time}")
         name = "history"
         verified = check_history(file, terms, mark, now_s)
         seen = f"contains the {mark.size} entries seen before" if mark.size else "nothing was seen before"
@@ -248,7 +248,7 @@ def _show_file(data: bytes) -> Shown:
 
 def _head(file: ReleaseFile) -> Iterator[str]:
     checkpoint = file.checkpoint
-    yield f"log {checkpoint.origin}, {checkpoint.size} entries, as of {format_time(checkpoint.time_s)}"
+    yield f"log {checkpoint.origin}, size {checkpoint.size}, as of {format_time(checkpoint.time_s)}"
     yield f"  root {checkpoint.root.hex()}"
     if file.consistency:
         sizes = [size for size, _ in file.consistency]
@@ -262,7 +262,7 @@ def _show_log(data: bytes) -> Shown:
     root = log.checkpoint("", 0).root.hex()
     entries: list[JsonValue] = [entry.to_json() for entry in log.entries]
     document: JsonObject = {"size": len(log.entries), "root": root, "entries": entries}
-    return document, [f"{len(log.entries)} entries, root {root}", *_all(log.entries)]
+    return document, [f"size {len(log.entries)}, root {root}", *_all(log.entries)]
 
 
 def _all(statements: "Iterator[SignedStatement] | tuple[SignedStatement, ...]") -> Iterator[str]:
@@ -282,7 +282,7 @@ def _show_checkpoint(data: bytes) -> Shown:
         "keys": [*signers],
     }
     return document, [
-        f"log {checkpoint.origin}, {checkpoint.size} entries, as of {format_time(checkpoint.time_s)}",
+        f"log {checkpoint.origin}, size {checkpoint.size}, as of {format_time(checkpoint.time_s)}",
         f"  root {checkpoint.root.hex()}",
         *(f"  claims a signature by {signer}" for signer in signers),
     ]
@@ -292,9 +292,10 @@ _KINDS: Final[tuple[tuple[str, Callable[[bytes], Shown]], ...]] = (
     ("public key", _show_public),
     ("private key", _show_key),
     ("release file", _show_file),
-    ("statement", _show_statement),
     ("checkpoint", _show_checkpoint),
+    # Before statements: a log of one entry is a signed statement, in its one form.
     ("log", _show_log),
+    ("statement", _show_statement),
 )
 
 PARSERS: Final[tuple[Callable[["Subparsers[argparse.ArgumentParser]"], argparse.ArgumentParser], ...]] = (

@@ -254,7 +254,7 @@ def run_sign(args: argparse.Namespace) -> int:
         emit_json({"written": str(args.out), **_facts(signed)})
         return OK
     say(f"signed by {key.name}, fingerprint {key.public.fingerprint}", sys.stdout)
-    say(f"written to {args.out} with {len(signed.signatures)} signatures", sys.stdout)
+    say(f"written to {args.out} , signatures: {len(signed.signatures)}", sys.stdout)
     return OK
 
 
@@ -339,7 +339,7 @@ def run_append(args: argparse.Namespace) -> int:
         )
         return OK
     say(
-        f"{args.log}: {len(log.entries)} entries" + ("" if new is None else f", the last is {new.statement}"),
+        f"{args.log}: size {len(log.entries)}" + ("" if new is None else f", the last is {new.statement}"),
         sys.stdout,
     )
     say(str(note).rstrip("\n"), sys.stdout)
