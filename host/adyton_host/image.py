@@ -29,7 +29,8 @@ _SGX: Final = ".manifest.sgx"
 _SIGSTRUCT: Final = ".sig"
 _MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_HOW: Final = "`adyton-host manifest render --output {path}` makes an image, `manifest sign {path}` signs it"
+_RENDER: Final = "`adyton-host manifest render --output {path}` makes an image"
+_SIGN: Final = "`adyton-host manifest sign {path} --key KEY.pem` signs one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +134,12 @@ def load_image(directory: Path, *, signed: bool) -> EnclaveImage:
     found = sorted(path for path in directory.glob("*" + suffix) if path.name.endswith(suffix))
     if len(found) != 1:
         what = "no" if not found else "more than one"
-        raise ConfigError(f"{directory} holds {what} *{suffix}; {_HOW.format(path=directory)}")
+        raise ConfigError(
+            f"{directory} holds {what} *{suffix}; {(_SIGN if signed else _RENDER).format(path=directory)}"
+        )
     name = found[0].name.removesuffix(suffix)
     if signed and not (directory / (name + _SIGSTRUCT)).is_file():
-        raise ConfigError(
-            f"{directory / (name + _SIGSTRUCT)} is missing; `adyton-host manifest sign {directory}`"
-        )
+        raise ConfigError(f"{directory / (name + _SIGSTRUCT)} is missing; {_SIGN.format(path=directory)}")
     manifest = _toml(found[0])
     config_path, digest = _measured_configuration(directory, manifest)
     config = _toml(config_path)
@@ -258,6 +259,8 @@ def _toml(path: Path) -> Mapping[str, object]:
             raise ConfigError(f"{path} is larger than {_MAX_MANIFEST_BYTES} bytes")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; {_HOW.format(path=path.parent)}") from error
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; {_RENDER.format(path=path.parent)}"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
