@@ -10,6 +10,7 @@ import os
 import shlex
 import socket
 import sys
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -18,11 +19,14 @@ from adyton_host.doctor.clock_state import ClockState
 from adyton_host.doctor.cpuid import Registers
 from adyton_host.doctor.examination import Wishes
 from adyton_host.doctor.machine import Machine
+from adyton_host.enclave_config import render_toml
+from adyton_host.manifest import template
 
 GIB = 1 << 30
 NOW_S = 1_795_000_000.0
 RELEASE = "6.8.0-49-generic"
 MRENCLAVE = bytes(range(32))
+MANIFESTS = Path(__file__).parents[1] / "manifests"
 FAKE_GRAMINE = Path(__file__).with_name("fake_gramine_sgx.py")
 _USER_ID = os.getuid() + 4242
 _FLAGS = "fpu avx avx2 avx512f avx512_vnni sgx sgx_lc"
@@ -34,6 +38,20 @@ flags\t\t: {flags}
 
 processor\t: 1
 vendor_id\t: GenuineIntel
+"""
+_CONFIG = """version = 1
+listen_host = "127.0.0.1"
+listen_port = {port}
+attester = "{attester}"
+[engine]
+threads = 4
+[[model]]
+name = "m"
+path = "/models/m.gguf"
+content = "{digest}"
+weights = "{digest}"
+license = "CC0-1.0"
+n_ctx = 512
 """
 _CPUID = {
     (7, 0): Registers(0, 1 << 2, 1 << 30, 0),
@@ -82,6 +100,11 @@ class SgxServer:
         before = known[leaf, 0]
         known[leaf, 0] = before._replace(**{register: getattr(before, register) & ~bit})
         self.change(cpuid=lambda asked, sub: known.get((asked, sub)))
+
+    def epc(self, *sizes_gib: int) -> None:
+        """Protected memory of each node."""
+        for node, size in enumerate(sizes_gib):
+            self.write(f"/sys/devices/system/node/node{node}/x86/sgx_total_bytes", f"{size * GIB}\n")
 
     def gramine(self, version: str, mode: str = "serve sgx") -> None:
         """Install a fake ``gramine-sgx`` that says this version and starts enclaves of this mode."""
@@ -141,8 +164,7 @@ def sgx_server(root: Path) -> SgxServer:
     server.write(f"/boot/config-{RELEASE}", "CONFIG_X86=y\nCONFIG_X86_SGX=y\n")
     server.write("/proc/meminfo", "MemTotal: 263000000 kB\nHugePages_Total: 0\nHugepagesize: 2048 kB\n")
     server.write("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n")
-    for node in (0, 1):
-        server.write(f"/sys/devices/system/node/node{node}/x86/sgx_total_bytes", f"{64 * GIB}\n")
+    server.epc(64, 64)
     server.write("/dev/sgx_enclave", "", 0o666)
     server.write("/dev/sgx_provision", "", 0o660)
     group_id = (root / "dev/sgx_provision").stat().st_gid
@@ -171,44 +193,58 @@ def qcnl(url: str, **members: object) -> str:
 
 
 def make_image(
-    directory: Path, *, port: int | None = None, attester: str = "gramine", config: str = "", **sgx: object
+    directory: Path,
+    *,
+    port: int | None = None,
+    attester: str = "gramine",
+    config: str = "",
+    **changes: object,
 ) -> Path:
-    """A small image as ``adyton-host manifest`` lays it out, with a SIGSTRUCT that holds :data:`MRENCLAVE`."""
+    """A small image as ``adyton-host manifest`` lays it out, with a SIGSTRUCT that holds :data:`MRENCLAVE`.
+
+    Args:
+        directory: Where; what is there is replaced.
+        port: Of the enclave; any free one otherwise.
+        attester: As its configuration says.
+        config: Its whole configuration, in place of a short one.
+        changes: Members of the manifest that shall be other than in the template.
+    """
     with socket.create_server(("127.0.0.1", 0)) as trial:
         port = trial.getsockname()[1] if port is None else port
-    (directory / "root/adyton").mkdir(parents=True, exist_ok=True)
+    config = config or _CONFIG.format(port=port, attester=attester, digest="sha256:" + "9f" * 32)
+    files = dict.fromkeys(("gramine/libsysdb.so", "lib/libc.so.6", "python/bin/python3"), b"")
+    files["adyton/enclave.toml"] = config.encode()
+    for name, data in files.items():
+        path = directory / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     (directory / "models").mkdir(exist_ok=True)
     (directory / "models/m.gguf").write_bytes(b"GGUF")
-    config = config or (
-        f'listen_host = "127.0.0.1"\nlisten_port = {port}\nattester = "{attester}"\n[[model]]\nname = "m"\n'
+    digests = {f"file:root/{name}": hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    filled = template.fill(
+        (MANIFESTS / template.TEMPLATE).read_text(),
+        {
+            "libos_sha256": f'sha256 = "{digests["file:root/gramine/libsysdb.so"]}"',
+            "model_mounts": template.lines(['{ path = "/models/m.gguf", uri = "file:models/m.gguf" }']),
+            "allowed_files": template.lines(['"file:models/m.gguf"']),
+            "trusted_files": template.lines(
+                template.inline({"uri": uri, "sha256": digest}) for uri, digest in sorted(digests.items())
+            ),
+            "stack_size": "8M",
+            "fds_limit": "1024",
+            "remote_attestation": "dcap",
+            "edmm_enable": "true",
+            "enclave_size": "8G",
+            "max_threads": "64",
+            "avx": "required",
+            "avx512": "required",
+            "amx": "disabled",
+        },
     )
-    (directory / "root/adyton/enclave.toml").write_text(config)
-    members = {
-        "enclave_size": "8G",
-        "edmm_enable": True,
-        "max_threads": 64,
-        "allowed_files": ["file:models/m.gguf"],
-        "trusted_files": [
-            {"uri": "file:root/adyton/enclave.toml", "sha256": hashlib.sha256(config.encode()).hexdigest()}
-        ],
-        **sgx,
-    }
-    lines = [f"{key} = {_toml(value)}" for key, value in members.items()]
-    manifest = (
-        "\n".join(['[fs]\nstart_dir = "/adyton"', "[sgx]", *lines, '[sgx.cpu_features]\navx512 = "required"'])
-        + "\n"
-    )
+    document = tomllib.loads(filled.decode())
+    document["sgx"] |= changes
+    manifest = render_toml(document)
     (directory / "adyton.manifest").write_text(manifest)
     (directory / "adyton.manifest.sgx").write_text(manifest)
     (directory / "adyton.sig").write_bytes(bytes(960) + MRENCLAVE + bytes(1808 - 992))
     return directory
-
-
-def _toml(value: object) -> str:
-    match value:
-        case dict():
-            return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
-        case list():
-            return "[" + ", ".join(map(_toml, value)) + "]"
-        case _:
-            return json.dumps(value)

@@ -14,6 +14,7 @@ from adyton_host.doctor.finding import Finding, failed, passed, warned
 from adyton_host.doctor.memory import RUNTIME_BYTES, MemoryNeed
 from adyton_host.image import EnclaveImage, check_configuration, load_image, trusted_sizes
 from adyton_host.manifest.budget import make_budget
+from adyton_host.manifest.lint import lint
 from adyton_protocol.errors import ConfigError
 
 _RENDER: Final = (
@@ -28,13 +29,15 @@ def examine_image(directory: Path) -> tuple[tuple[Finding, ...], EnclaveImage | 
     try:
         image = load_image(directory, signed=True)
     except ConfigError as error:
-        return (failed("image", str(error), _RENDER.format(path=directory)),), None
+        what, _, _ = str(error).partition("; ")
+        return (failed("image", what, _RENDER.format(path=directory)),), None
     served = ", ".join(model.name for model in image.models) or "nothing"
     return (
         passed("image", f"{image.application} serves {served} on port {image.port}"),
         _attester(image),
         _signature(image),
         _configuration(image),
+        _lint(image),
         _measured_files(image),
         _model_files(image),
         _enclave_port(image),
@@ -88,6 +91,23 @@ def _configuration(image: EnclaveImage) -> Finding:
     return passed("configuration", f"{image.config_path}, as it was measured")
 
 
+def _lint(image: EnclaveImage) -> Finding:
+    """The linter's verdict on the very manifest that was signed; `sign` refuses as well, but others can sign."""
+    name = "lint"
+    try:
+        data, directory = image.sgx_manifest.read_bytes(), image.directory
+        verdict = lint(data, name=image.sgx_manifest.name, directory=directory)
+    except (ConfigError, OSError) as error:
+        return failed(name, str(error), _RENDER.format(path=image.directory))
+    if not verdict.passed:
+        broken = ", ".join(finding.rule for finding in verdict.refused)
+        return failed(
+            name, f"unfit for production: {broken}", f"adyton-host manifest lint {image.directory} says why"
+        )
+    waived = "".join(f", {each.rule} waived: {each.reason}" for each in verdict.waived)
+    return passed(name, f"{verdict.rules} rules hold{waived}")
+
+
 def _measured_files(image: EnclaveImage) -> Finding:
     """Each of them, hashed: a file that differs is refused by Gramine too, but with a name that helps nobody."""
     name = "measured files"
@@ -129,6 +149,6 @@ def _enclave_port(image: EnclaveImage) -> Finding:
     except OSError as error:
         return failed(
             name,
-            f"{image.port}, which the image listens on, cannot be had: {error.strerror}",
+            f"{image.port}, which the image listens on, cannot be had: {os.strerror(error.errno or 0)}",
             f"end what listens there (ss -ltnp 'sport = :{image.port}'), or render with another --port",
         )

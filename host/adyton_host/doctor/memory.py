@@ -24,6 +24,7 @@ _MAX_SECTIONS: Final = 64
 _SECTION_VALID: Final = 1
 _COMFORT: Final = 0.9
 _RESERVED_SHARE: Final = 0.1
+_SHOWN_PARTS: Final = 3
 _GIB: Final = 1 << 30
 _HASH_BYTES_S: Final = 110e6
 """What Gramine's own SHA-256 did per second, measured; it hashes a trusted file three times before it is read."""
@@ -55,7 +56,10 @@ class MemoryNeed:
     def __str__(self) -> str:
         """The sum, and what it consists of, the largest part first."""
         largest = sorted(self.parts.items(), key=lambda part: -part[1])
-        listed = ", ".join(f"{_gib(size)} {what}" for what, size in largest)
+        shown, rest = largest[:_SHOWN_PARTS], sum(size for _, size in largest[_SHOWN_PARTS:])
+        listed = ", ".join(
+            f"{_gib(size)} {what}" for what, size in [*shown, *([("the rest", rest)] if rest else [])]
+        )
         committed = f", {_gib(self.committed_bytes)} committed at start" if self.committed_bytes else ""
         return f"{_gib(self.total_bytes)} ({listed}{committed})"
 

@@ -85,6 +85,6 @@ def examine_port(host: str, port: int) -> Finding:
     except OSError as error:
         return failed(
             name,
-            f"{error.strerror} on {host}",
+            f"{os.strerror(error.errno or 0)} on {host}",
             f"choose another --port, or see who has it: ss -ltnp 'sport = :{port}'",
         )

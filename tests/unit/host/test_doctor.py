@@ -134,6 +134,7 @@ FAILURES: list[tuple[str, str, _Break, str]] = [
         "manifest render",
     ),
     ("no weights", "model files", lambda s: (s.image / "models/m.gguf").unlink(), "copy"),
+    ("an image with debugging", "lint", lambda s: make_image(s.image, debug=True), "manifest lint"),
     (
         "too small an EPC", "enclave memory",
         lambda s: make_image(s.image, enclave_size="256G", edmm_enable=False), "PRMRR",
@@ -189,8 +190,11 @@ WARNINGS: list[tuple[str, str, _Break, str]] = [
         "no way to Intel", "pccs",
         lambda s: s.write("/etc/sgx_default_qcnl.conf", qcnl("http://api.trustedservices.intel.com:1/")), "Intel",
     ),
-    ("a narrow EPC", "enclave memory", lambda s: make_image(s.image, enclave_size="120G", edmm_enable=False), "PRMRR"),
-    ("two nodes", "enclave memory", lambda s: make_image(s.image, enclave_size="100G", edmm_enable=False), "node"),
+    ("a narrow EPC", "enclave memory", lambda s: make_image(s.image, enclave_size="128G", edmm_enable=False), "PRMRR"),
+    (
+        "two nodes", "enclave memory",
+        lambda s: (s.epc(100, 100), make_image(s.image, enclave_size="128G", edmm_enable=False)), "node",
+    ),
     ("no weights at all", "model files", lambda s: make_image(s.image, allowed_files=[]), "model"),
     (
         "huge pages set aside", "hugepages",

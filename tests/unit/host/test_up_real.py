@@ -93,13 +93,15 @@ def test_what_simulates_behind_gramine_sgx_is_ended(server: SgxServer, tmp_path:
     """The enclave's own code with the simulated attester, where a real one was to be: status 1, and never served."""
     catalog = tiny_catalog(tmp_path)
     simulation = SimulationDir(path=tmp_path / "simulation")
-    text = EnclaveConfig(simulation_platform=simulation.platform, models=(choose(catalog, None),)).to_toml(
-        port=free_port()
-    )
+    text = EnclaveConfig(
+        simulation_platform=simulation.platform,
+        models=(choose(catalog, None),),
+        overrides={"engine": {"threads": 1}},
+    ).to_toml(port=free_port())
     prepare(simulation, text)
     (server.image / "PLATFORM").write_text(str(simulation.platform))
     real = re.sub('attester = "simulated"\nsimulation_platform = .*\n', 'attester = "gramine"\n', text)
-    make_image(server.image, config=real)
+    make_image(server.image, config=real, allowed_files=[])
     server.gramine("1.9", "simulated")
     with host_on(server) as host:
         output, errors = host.communicate(timeout=120)
