@@ -198,6 +198,7 @@ def make_image(
     port: int | None = None,
     attester: str = "gramine",
     config: str = "",
+    weights: bool = True,
     **changes: object,
 ) -> Path:
     """A small image as ``adyton-host manifest`` lays it out, with a SIGSTRUCT that holds :data:`MRENCLAVE`.
@@ -207,6 +208,7 @@ def make_image(
         port: Of the enclave; any free one otherwise.
         attester: As its configuration says.
         config: Its whole configuration, in place of a short one.
+        weights: Whether the manifest lets it read any.
         changes: Members of the manifest that shall be other than in the template.
     """
     with socket.create_server(("127.0.0.1", 0)) as trial:
@@ -225,8 +227,10 @@ def make_image(
         (MANIFESTS / template.TEMPLATE).read_text(),
         {
             "libos_sha256": f'sha256 = "{digests["file:root/gramine/libsysdb.so"]}"',
-            "model_mounts": template.lines(['{ path = "/models/m.gguf", uri = "file:models/m.gguf" }']),
-            "allowed_files": template.lines(['"file:models/m.gguf"']),
+            "model_mounts": template.lines(
+                ['{ path = "/models/m.gguf", uri = "file:models/m.gguf" }'] * weights
+            ),
+            "allowed_files": template.lines(['"file:models/m.gguf"'] * weights),
             "trusted_files": template.lines(
                 template.inline({"uri": uri, "sha256": digest}) for uri, digest in sorted(digests.items())
             ),

@@ -14,7 +14,10 @@ _MIB: Final = 1 << 20
 _LEAST_BYTES: Final = 64 * _MIB
 _WANTED_BYTES: Final = 1024 * _MIB
 _DAY_S: Final = 86_400.0
-_FETCH: Final = "adyton endorsements fetch (with an air gap: adyton endorsements import BUNDLE)"
+_FETCH: Final = (
+    "`adyton-host up` fetches them and keeps them fresh; --endorsements-from names another source than Intel: "
+    "pccs=URL, or with an air gap the FILE of a bundle (adyton endorsements export)"
+)
 
 
 def examine_disk(machine: Machine, state: Path) -> Finding:
@@ -45,7 +48,7 @@ def examine_endorsements(machine: Machine, path: Path) -> Finding:
             return warned(name, f"{path} is larger than clients read", _FETCH)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return warned(name, f"none to serve ({path}); each client has to bring its own", _FETCH)
+        return warned(name, f"none to serve yet ({path})", _FETCH)
     except (OSError, UnicodeDecodeError) as error:
         return warned(name, f"{path} cannot be read ({type(error).__name__})", _FETCH)
     end_s = _earliest_end_s(text)

@@ -195,7 +195,7 @@ WARNINGS: list[tuple[str, str, _Break, str]] = [
         "two nodes", "enclave memory",
         lambda s: (s.epc(100, 100), make_image(s.image, enclave_size="128G", edmm_enable=False)), "node",
     ),
-    ("no weights at all", "model files", lambda s: make_image(s.image, allowed_files=[]), "model"),
+    ("no weights at all", "model files", lambda s: make_image(s.image, weights=False), "model"),
     (
         "huge pages set aside", "hugepages",
         lambda s: s.write("/proc/meminfo", "MemTotal: 1000000 kB\nHugePages_Total: 100\nHugepagesize: 2048 kB\n"),
@@ -208,10 +208,10 @@ WARNINGS: list[tuple[str, str, _Break, str]] = [
     ("a clock that runs free", "clock", lambda s: s.change(clock_state=lambda: _clock(16.0)), "chrony"),
     ("a clock that is far off", "clock", lambda s: s.change(clock_state=lambda: _clock(9.0)), "chrony"),
     ("little room", "disk", lambda s: s.change(free_bytes=lambda _: 500 << 20), "make room"),
-    ("no endorsements", "endorsements", lambda s: s.wishes.endorsements.unlink(), "endorsements fetch"),
-    ("old endorsements", "endorsements", lambda s: s.change(now_s=lambda: NOW_S + 90 * 86_400), "endorsements fetch"),
-    ("endorsements that end today", "endorsements", lambda s: s.change(now_s=lambda: _END_S - 3600.0), "fetch"),
-    ("something else for endorsements", "endorsements", lambda s: s.wishes.endorsements.write_text("[]"), "fetch"),
+    ("no endorsements", "endorsements", lambda s: s.wishes.endorsements.unlink(), "--endorsements-from"),
+    ("old endorsements", "endorsements", lambda s: s.change(now_s=lambda: NOW_S + 90 * 86_400), "--endorsements-from"),
+    ("endorsements that end today", "endorsements", lambda s: s.change(now_s=lambda: _END_S - 3600.0), "air gap"),
+    ("something else for endorsements", "endorsements", lambda s: s.wishes.endorsements.write_text("[]"), "air gap"),
 ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ from adyton_host.commands import up
 root = Path(sys.argv[1])
 arguments = cli.build_parser().parse_args(
     ["up", "--port", "0", "--json", "--enclave", str(root / "image"), "--state", str(root / "state"),
-     "--endorsements", str(root / "endorsements.json"), *sys.argv[2:]]
+     "--endorsements", str(root / "endorsements.json"), "--endorsements-from", "none", *sys.argv[2:]]
 )
 arguments.run = lambda arguments: up.run(arguments, machine_over(root))
 sys.exit(cli.finish(arguments))
@@ -101,7 +101,7 @@ def test_what_simulates_behind_gramine_sgx_is_ended(server: SgxServer, tmp_path:
     prepare(simulation, text)
     (server.image / "PLATFORM").write_text(str(simulation.platform))
     real = re.sub('attester = "simulated"\nsimulation_platform = .*\n', 'attester = "gramine"\n', text)
-    make_image(server.image, config=real, allowed_files=[])
+    make_image(server.image, config=real, weights=False)
     server.gramine("1.9", "simulated")
     with host_on(server) as host:
         output, errors = host.communicate(timeout=120)
