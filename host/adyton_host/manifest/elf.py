@@ -58,7 +58,7 @@ def needs(path: Path) -> Needs:
         raise ConfigError(f"{path} is not a 64-bit little-endian ELF file")
     try:
         return _read(data)
-    except (struct.error, ValueError, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, OverflowError, LookupError) as error:
         raise ConfigError(f"the ELF file {path} is damaged") from error
 
 
@@ -73,10 +73,10 @@ def _read(data: bytes) -> Needs:
         return Needs(libraries=(), search=(), interpreter=interpreter)
     offset, size = dynamic
     entries = list(_DYNAMIC.iter_unpack(data[offset : offset + size - size % _DYNAMIC.size]))
-    strings_at = next(value for tag, value in entries if tag == _DT_STRTAB)
-    strings = next(
+    strings_at = dict(entries)[_DT_STRTAB]
+    (strings,) = [
         at + strings_at - address for address, at, length in loads if address <= strings_at < address + length
-    )
+    ][:1]
     named = [
         (tag, _text(data, strings + value))
         for tag, value in entries
