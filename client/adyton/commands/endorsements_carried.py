@@ -2,7 +2,6 @@
 """``adyton endorsements export`` and ``import``: over the air gap, in one signed file."""
 
 import argparse
-import getpass
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from adyton.commands.endorsement_choice import carrier
 from adyton.commands.endorsements_kept import Subparsers, add_cache_options, platform, show
 from adyton.commands.options import OK, UNAVAILABLE, read_file
 from adyton.edge import wall_clock_s
+from adyton.release_files import load_key
 from adyton.terminal import emit_json, paint, say
 from adyton_attestation.certificates import TrustAnchor
 from adyton_attestation.policy import TcbPolicy
-from adyton_attestation.private_keys import PrivateKey, public_key_of
 from adyton_attestation.sources.bundle import Bundle, CarriedFile, CarriedSet, make_bundle
 from adyton_attestation.sources.cache import EndorsementCache, Kept, write_atomically
 from adyton_attestation.sources.choice import read_anchor, read_bundle
@@ -102,7 +101,7 @@ def run_export(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"{args.cache} has nothing usable to carry; adyton endorsements fetch gets something"
         )
-    key = _load_key(args.key, args.passphrase_file)
+    key = load_key(args.key, args.passphrase_file)
     try:
         data = make_bundle(
             key,
@@ -138,17 +137,6 @@ def run_export(args: argparse.Namespace) -> int:
     say(f"carrier      {key.public}", sys.stdout)
     say(f"fingerprint  {key.public.fingerprint}", sys.stdout)
     return OK
-
-
-def _load_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
-    data = read_file(path, "key")
-    public, sealed = public_key_of(data)
-    passphrase = None
-    if sealed and passphrase_file is not None:
-        passphrase = read_file(passphrase_file, "passphrase").split(b"\n", 1)[0]
-    elif sealed:
-        passphrase = getpass.getpass(f"passphrase of {public.name}: ").encode()
-    return PrivateKey.from_file(data, passphrase)
 
 
 def add_import(commands: "Subparsers[argparse.ArgumentParser]") -> None:
