@@ -20,8 +20,10 @@ from adyton_attestation.quote import parse_quote
 from adyton_attestation.roots import INTEL_SGX_ROOT_DER
 from adyton_attestation.simulation.collateral import EndorsementSpec, build_endorsements
 from adyton_attestation.simulation.pki import (
+    PCK_CA_NAME,
     PCK_NAME,
     TCB_SIGNING_NAME,
+    Authority,
     SimulatedPki,
     create_pki,
     issue,
@@ -274,6 +276,76 @@ def _pck_by_the_root(world: World) -> Case:
     return world.case.bent(quote=build_sgx_quote(dataclasses.replace(pki, pck=pck), report, chain_pem=chain))
 
 
+def _certification_type(world: World) -> Case:
+    """The same chain, announced as certification data of another type."""
+    quote = parse_quote(world.case.quote)
+    at = world.case.quote.index(quote.signature.certification_data) - 6
+    return world.case.flipped(at)
+
+
+def quoted_by(world: World, pki: SimulatedPki) -> Case:
+    """Return the case with the quote of another platform or chain."""
+    report = EnclaveReportSpec(mr_enclave=bytes(range(32)), report_data=bytes(range(64)))
+    return world.case.bent(quote=build_sgx_quote(pki, report))
+
+
+def with_pck_ca(world: World, pck_ca: Authority) -> Case:
+    """Return the case with another PCK CA, which certifies the platform anew and signs its own CRL."""
+    pki = world.keys
+    pck = issue(PCK_NAME, issuer=pck_ca, now_s=NOW_S, ca=False, sgx_extension=sgx_extension(pki.platform))
+    other = dataclasses.replace(pki, pck_ca=pck_ca, pck=pck)
+    return quoted_by(world, other).bent(collateral=simulated_collateral(other))
+
+
+def _pck_of_tomorrow(world: World) -> Case:
+    pki = world.keys
+    later_s = NOW_S + 2 * DAY_S
+    pck = issue(
+        PCK_NAME, issuer=pki.pck_ca, now_s=later_s, ca=False, sgx_extension=sgx_extension(pki.platform)
+    )
+    return quoted_by(world, dataclasses.replace(pki, pck=pck))
+
+
+def _ca(world: World, *, name: str = PCK_CA_NAME, ca: bool = True, extension: bool = False) -> Case:
+    pki = world.keys
+    own = sgx_extension(pki.platform) if extension else None
+    return with_pck_ca(world, issue(name, issuer=pki.root, now_s=NOW_S, ca=ca, sgx_extension=own))
+
+
+def _ca_of_another_root(world: World) -> Case:
+    """A PCK CA of the right name that a root of the same name has issued, and the pinned root above it."""
+    pki, stranger = world.keys, create_pki(NOW_S)
+    chain = stranger.pck.pem() + stranger.pck_ca.pem() + pki.root.pem()
+    report = EnclaveReportSpec(mr_enclave=bytes(range(32)), report_data=bytes(range(64)))
+    return world.case.bent(quote=build_sgx_quote(stranger, report, chain_pem=chain))
+
+
+_SIGNED: Final = {
+    part: (part, f"{part}_signature", f"{part}_issuer_chain") for part in ("tcb_info", "qe_identity")
+}
+
+
+def _old(part: str) -> Spoil:
+    """One signed document of the older collateral among the newer."""
+    return lambda world: world.later.with_collateral(
+        **{name: world.case.collateral[name] for name in _SIGNED[part]}
+    )
+
+
+def _signed_tomorrow(part: str) -> Spoil:
+    """One document under a signing certificate that is not in force yet."""
+
+    def spoil(world: World) -> Case:
+        pki = world.keys
+        signer = issue(TCB_SIGNING_NAME, issuer=pki.root, now_s=NOW_S + 2 * DAY_S, ca=False)
+        spec = EndorsementSpec(issued_s=NOW_S - 3600)
+        chain = signer.pem() + pki.root.pem()
+        made = json.loads(build_endorsements(pki, spec, tcb_signer=(signer, chain)))
+        return world.case.with_collateral(**{name: made[name] for name in _SIGNED[part]})
+
+    return spoil
+
+
 def _signer_below_the_pck_ca(world: World) -> Case:
     pki = world.keys
     signer = issue(TCB_SIGNING_NAME, issuer=pki.pck_ca, now_s=NOW_S, ca=False)
@@ -383,6 +455,46 @@ NEGATIVES: Final = (
         spoil=lambda world: world.later.with_collateral(pck_crl=world.expired_crl),
     ),
     Negative(
+        name="root-crl-expired",
+        says="a CRL of the root that ran out, among current endorsements",
+        check=CheckName.ENDORSEMENTS_CURRENT,
+        spoil=lambda world: world.later.with_collateral(root_ca_crl=world.case.collateral["root_ca_crl"]),
+    ),
+    Negative(
+        name="tcb-info-expired",
+        says="TCB info that ran out, among current endorsements",
+        check=CheckName.ENDORSEMENTS_CURRENT,
+        spoil=_old("tcb_info"),
+    ),
+    Negative(
+        name="qe-identity-expired",
+        says="a QE identity that ran out, among current endorsements",
+        check=CheckName.ENDORSEMENTS_CURRENT,
+        spoil=_old("qe_identity"),
+    ),
+    Negative(
+        name="tcb-info-signer-not-yet-valid",
+        says="TCB info under a signing certificate that is not in force yet",
+        check=CheckName.ENDORSEMENTS_CURRENT,
+        spoil=_signed_tomorrow("tcb_info"),
+        real=False,
+    ),
+    Negative(
+        name="qe-identity-signer-not-yet-valid",
+        says="a QE identity under a signing certificate that is not in force yet",
+        check=CheckName.ENDORSEMENTS_CURRENT,
+        spoil=_signed_tomorrow("qe_identity"),
+        real=False,
+    ),
+    Negative(
+        name="edited-qe-identity",
+        says="a white space more in the QE identity",
+        check=CheckName.ENDORSEMENT_SIGNATURES,
+        spoil=lambda world: world.case.with_collateral(
+            qe_identity=world.case.collateral["qe_identity"].replace('"version":', '"version": ')
+        ),
+    ),
+    Negative(
         name="crl-of-another-ca",
         says="the CRL of another PCK CA",
         check=CheckName.NOT_REVOKED,
@@ -457,6 +569,54 @@ NEGATIVES: Final = (
         says="a PCK certificate issued by the root itself",
         check=CheckName.PCK_CHAIN,
         spoil=_pck_by_the_root,
+        real=False,
+    ),
+    Negative(
+        name="certification-type",
+        says="the PCK chain announced as certification data of another type",
+        check=CheckName.PCK_CHAIN,
+        spoil=_certification_type,
+    ),
+    Negative(
+        name="quote-below-another-root",
+        says="a quote with a sound PCK chain of the same names below another root",
+        check=CheckName.PCK_CHAIN,
+        spoil=lambda world: quoted_by(world, create_pki(NOW_S)),
+        real=False,
+    ),
+    Negative(
+        name="pck-ca-of-another-root",
+        says="a PCK CA that the pinned root did not issue, with the pinned root above it",
+        check=CheckName.PCK_CHAIN,
+        spoil=_ca_of_another_root,
+        real=False,
+    ),
+    Negative(
+        name="pck-ca-of-another-name",
+        says="a PCK certificate issued by a CA of another name",
+        check=CheckName.PCK_CHAIN,
+        spoil=lambda world: _ca(world, name="Simulated SGX TLS CA"),
+        real=False,
+    ),
+    Negative(
+        name="pck-ca-that-is-no-ca",
+        says="a PCK certificate issued by a certificate that is no CA's",
+        check=CheckName.PCK_CHAIN,
+        spoil=lambda world: _ca(world, ca=False),
+        real=False,
+    ),
+    Negative(
+        name="pck-ca-with-a-platform",
+        says="a PCK CA whose certificate describes a platform",
+        check=CheckName.PCK_CHAIN,
+        spoil=lambda world: _ca(world, extension=True),
+        real=False,
+    ),
+    Negative(
+        name="pck-not-yet-valid",
+        says="a PCK certificate that is not in force yet",
+        check=CheckName.ENDORSEMENTS_CURRENT,
+        spoil=_pck_of_tomorrow,
         real=False,
     ),
     Negative(

@@ -43,9 +43,7 @@ def check_genuineness(
     ledger.run(CheckName.ENDORSEMENTS_FORMAT, lambda: _check_format(endorsements))
     signers = ledger.run(CheckName.SIGNING_CHAINS, lambda: guard.check_signing_chains(endorsements, anchor))
     chain = ledger.run(CheckName.PCK_CHAIN, lambda: guard.check_pck_chain(quote, endorsements, anchor))
-    ledger.run(
-        CheckName.ENDORSEMENTS_CURRENT, lambda: _check_current(endorsements, chain or (), anchor, now_s)
-    )
+    ledger.run(CheckName.ENDORSEMENTS_CURRENT, lambda: _check_current(endorsements, chain or (), now_s))
     ledger.run(CheckName.ENDORSEMENT_SIGNATURES, lambda: _check_endorsement_signatures(endorsements))
     if chain is None:
         ledger.skip("needs a PCK chain", CheckName.NOT_REVOKED, CheckName.QUOTE_SIGNATURES)
@@ -73,8 +71,9 @@ def _check_format(endorsements: Endorsements) -> tuple[str, None]:
 
 
 def _check_current(
-    endorsements: Endorsements, chain: tuple[Certificate, ...], anchor: TrustAnchor, now_s: int
+    endorsements: Endorsements, chain: tuple[Certificate, ...], now_s: int
 ) -> tuple[str, None]:
+    # The root is the last certificate of each chain.
     windows = [
         (item.name, item.issued_s, item.next_update_s)
         for item in (
@@ -91,7 +90,7 @@ def _check_current(
             int(certificate.not_valid_before_utc.timestamp()),
             int(certificate.not_valid_after_utc.timestamp()),
         )
-        for certificate in (*chain, *signers, anchor.certificate)
+        for certificate in (*chain, *signers)
     ]
     for name, first_s, last_s in windows:
         if not first_s <= now_s <= last_s:
