@@ -67,6 +67,10 @@ test-exhaustive: setup  ## What only an update of llama.cpp can break: every way
 test-explore: setup  ## Property tests with new and more examples than the suite's fixed ones (an hour).
 	@$(BIN)/python -m pytest tests/unit -m "not sgx and not exhaustive" --hypothesis-profile=explore
 
+.PHONY: test-gramine
+test-gramine: setup  ## The appliance under gramine-direct, when it is on the PATH (docs/gramine.md); skips visibly otherwise.
+	@$(BIN)/python -m pytest tests/gramine -m gramine -rs
+
 .PHONY: prove
 prove: setup  ## Remove each protection in a copy of the tree, and show that its test notices (minutes).
 	@$(BIN)/python tests/promises/prove.py
@@ -105,6 +109,10 @@ bench-appraisal: setup  ## Measure an appraisal against dcap-qvl's own verificat
 bench-fairness: setup  ## Measure what streams notice of a wide search, and what candidates share; ten minutes.
 	@$(BIN)/python bench/fairness.py
 	@$(BIN)/python bench/candidates.py
+
+.PHONY: bench-gramine
+bench-gramine: setup  ## Measure the enclave under gramine-direct against the native process; five minutes.
+	@$(BIN)/python bench/gramine.py
 
 .PHONY: bench-scaling
 bench-scaling: setup  ## Measure searches: accuracy against tokens, FLOPs and time (hours; interrupt it and go on).

@@ -45,11 +45,11 @@ class Appliance:
                 return child
         raise LookupError("the supervisor has no enclave process")
 
-    def kill_enclave(self) -> None:
+    def kill_enclave(self, patience_s: float = 20) -> None:
         """Kill the enclave and return once its successor serves."""
         died = self.enclave
         died.kill()
-        for _ in range(200):
+        for _ in range(int(patience_s / 0.1)):
             with contextlib.suppress(LookupError, psutil.Error):
                 if self.enclave.pid != died.pid and httpx.get(f"{self.url}/readyz").is_success:
                     return

@@ -30,6 +30,7 @@ from adyton_enclave.attester import (
     quoted_report_data,
 )
 from adyton_enclave.config import parse_configuration
+from adyton_enclave.evidence import EvidenceDesk, TokenBucket
 from adyton_enclave.simulation import make_simulated_attester, measured_files
 from adyton_protocol.errors import (
     AppraisalError,
@@ -74,6 +75,17 @@ def test_quotes_are_made_one_at_a_time(device: Device) -> None:
         quotes = list(pool.map(attester.quote, asked))
     assert [quoted_report_data(quote) for quote in quotes] == asked
     assert sorted(device.written) == asked
+
+
+async def test_a_report_is_made_of_gramines_quote(device: Device) -> None:
+    """What clients fetch, and what a model's key is released to: the quote binds keyset and challenge."""
+    ring = Enclave().ring
+    ring.rotate()
+    bucket = TokenBucket(per_minute=60, burst=10, monotonic=lambda: 0.0)
+    report = await EvidenceDesk(GramineAttester(device.path), ring, bucket).attest(NONCE)
+    assert report.tee_type == "sgx"
+    assert quoted_report_data(report.quote) == report.report_data()
+    assert device.written == [report.report_data()]
 
 
 def test_a_padded_quote_is_one(device: Device) -> None:
