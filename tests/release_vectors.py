@@ -156,6 +156,12 @@ def signatures() -> Iterator[Document]:
         rejected(check),
     )
     yield vector("another product", exported(Keeper().with_release(5, product="other")), rejected(check))
+    borrowed = replace(draft(8), signatures=signed(draft(7)).signatures)
+    yield vector(
+        "in the log, under the signatures of another statement",
+        exported(KEPT.with_statement(borrowed)),
+        rejected(check),
+    )
     yield vector("an unknown member", edited(["releases", -1, "statement", "x"], 1), rejected(check))
     yield vector("an unknown version", edited(["version"], 2), rejected(check))
     yield vector("no statement", edited(["releases"], []), rejected(check))
