@@ -22,8 +22,8 @@ _BASE_BYTES: Final = 1 << 30
 """Gramine, Python with its packages, buffers of requests, and what allocators lose."""
 _SERVER_THREADS: Final = 32
 """asyncio's pool for blocking calls: as many as there are processors and four more, at most this many."""
-_OWN_THREADS: Final = 4
-"""The event loop, the engine, the compiler of grammars, and what prepares memory for weights."""
+_OWN_THREADS: Final = 3
+"""The event loop, the engine, and what prepares memory for weights."""
 _WEIGHT_THREADS: Final = 8
 """Most threads that read and hash weights."""
 _GRAMINE_THREADS: Final = 3
@@ -53,10 +53,10 @@ class Budget:
     fds: int
 
 
-def max_threads(compute_threads: int) -> int:
-    """Thread slots for an engine with so many compute threads."""
+def max_threads(compute_threads: int, generators: int) -> int:
+    """Thread slots for so many compute threads and models that answer, each of which compiles grammars in a thread."""
     pools = _SERVER_THREADS + _OWN_THREADS + _WEIGHT_THREADS
-    return compute_threads + pools + _GRAMINE_THREADS + _SPARE_THREADS
+    return compute_threads + generators + pools + _GRAMINE_THREADS + _SPARE_THREADS
 
 
 def make_budget(
@@ -73,7 +73,8 @@ def make_budget(
         ConfigError: A model cannot be read and no size was given, or the size is not a power of two.
     """
     engine, limits = _table(overrides, "engine"), _table(overrides, "limits")
-    threads = max_threads(_whole(engine, "threads", 0))
+    generators = sum(model.role == "generator" for model in models)
+    threads = max_threads(_whole(engine, "threads", 0), generators)
     parts = {"Gramine, Python, libraries and requests": _BASE_BYTES, "stacks": threads * STACK_BYTES}
     if enclave_bytes is None:
         for model in models:

@@ -51,6 +51,14 @@ def test_every_rule_gives_a_reason_that_is_its_own() -> None:
     assert len(set(reasons)) == len(reasons)
 
 
+def test_the_documentation_lists_the_rules() -> None:
+    """``docs/manifest.md`` has every rule with its reason, in the order of the linter."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "manifest.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 3]
+    listed = rows[-len(ALL_RULES) :]
+    assert listed == [f"| `{rule.name}` | {rule.reason} |" for rule in ALL_RULES]
+
+
 def test_models_are_waived_by_name_because_the_measured_configuration_pins_them() -> None:
     """Models are the only allowed files of the secure manifest, and the verdict says who waived them."""
     verdict = lint(CASES[SECURE][1], name="a manifest", directory=CORPUS)

@@ -14,6 +14,7 @@ from tiny_image import elf, gguf, make_tiny_image
 
 from adyton_enclave import config as enclave_config
 from adyton_enclave.engine import EngineConfig
+from adyton_enclave.weights import model_file
 from adyton_host.manifest import budget
 from adyton_host.manifest.elf import Needs, needs
 from adyton_host.manifest.gramine import find
@@ -123,6 +124,7 @@ def test_defaults_of_the_host_are_those_of_the_enclave() -> None:
     assert engine.n_batch == engine.n_ubatch == budget.DEFAULT_N_BATCH
     assert (engine.kv_type_k, engine.kv_type_v) == budget.DEFAULT_KV_TYPES
     assert enclave_config.Limits().max_connections == budget.DEFAULT_CONNECTIONS
+    assert model_file._MAX_THREADS <= budget._WEIGHT_THREADS
 
 
 def test_an_enclave_grows_with_model_and_cache(tmp_path: Path) -> None:
