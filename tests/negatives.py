@@ -358,15 +358,15 @@ def _simulated(**changes: Any) -> Spoil:
     return lambda world: world.case.bent(collateral=simulated_collateral(world.keys, **changes))
 
 
-def _marked(**marks: Any) -> Spoil:
-    return lambda world: world.case.bent(marks=HighWaterMarks(**marks))
+def _marked(document: str) -> Spoil:
+    """The mark of one document as an earlier appraisal left it, one above what is shown now."""
 
+    def spoil(world: World) -> Case:
+        seen = world.case.appraise().marks
+        raised = {name: number + 1 for name, number in seen.documents if name.startswith(document)}
+        return world.case.bent(marks=seen.raised(raised))
 
-def _pck_crl_mark(world: World) -> Case:
-    """The CA's mark as an earlier appraisal left it, one above what is shown now."""
-    seen = world.case.appraise().marks
-    raised = tuple((name, number + 1) for name, number in seen.pck_crl_numbers)
-    return world.case.bent(marks=HighWaterMarks(pck_crl_numbers=raised))
+    return spoil
 
 
 def _td(status: str) -> Spoil:
@@ -712,19 +712,19 @@ NEGATIVES: Final = (
         name="evaluation-number-rolled-back",
         says="older TCB evaluation data than was seen before",
         check=CheckName.ROLLBACK,
-        spoil=_marked(evaluation_number=1_000),
+        spoil=_marked("TCB info"),
     ),
     Negative(
         name="root-crl-rolled-back",
         says="an older CRL of the root than was seen before",
         check=CheckName.ROLLBACK,
-        spoil=_marked(root_crl_number=1_000),
+        spoil=_marked("root CRL"),
     ),
     Negative(
         name="pck-crl-rolled-back",
         says="an older CRL of the PCK CA than was seen before",
         check=CheckName.ROLLBACK,
-        spoil=_pck_crl_mark,
+        spoil=_marked("PCK CRL"),
     ),
 )
 

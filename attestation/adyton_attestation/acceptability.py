@@ -5,6 +5,8 @@ The platform's checks read the claims that were verified; the enclave's checks r
 nothing unless its signatures were found good before.
 """
 
+from collections.abc import Mapping
+
 from adyton_attestation import guard
 from adyton_attestation.checks import CheckName, Ledger, Refusal, Skipped
 from adyton_attestation.dcap import DcapClaims
@@ -57,7 +59,7 @@ class PlatformAppraisal:
         claims: DcapClaims,
         endorsements: Endorsements,
         *,
-        ca_name: str,
+        numbers: Mapping[str, int],
         marks: HighWaterMarks,
         now_s: int,
     ) -> None:
@@ -65,7 +67,7 @@ class PlatformAppraisal:
         self._policy = policy
         self._claims = claims
         self._endorsements = endorsements
-        self._ca_name = ca_name
+        self._numbers = numbers
         self._marks = marks
         self._now_s = now_s
 
@@ -114,14 +116,10 @@ class PlatformAppraisal:
         return f"TCB evaluation data number {number}", None
 
     def _rollback(self) -> tuple[str, None]:
-        claims, marks = self._claims, self._marks
-        for what, found, mark in (
-            ("TCB evaluation data", claims.evaluation_number, marks.evaluation_number),
-            ("root CRL", claims.root_crl_number, marks.root_crl_number),
-            ("PCK CRL", claims.pck_crl_number, marks.pck_crl_number(self._ca_name)),
-        ):
+        for document, found in self._numbers.items():
+            mark = self._marks.number(document)
             if found < mark:
-                raise Refusal(f"{what} of number {mark} or newer, as seen before", f"number {found}")
+                raise Refusal(f"{document} of number {mark} or newer, as seen before", f"number {found}")
         return "no endorsement is older than one seen before", None
 
     def _age(self) -> tuple[str, None]:

@@ -11,7 +11,7 @@ No I/O and no clock: evidence, endorsements, policy, marks, challenge and time a
 
 import hmac
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from adyton_attestation import guard
 from adyton_attestation.acceptability import (
@@ -26,7 +26,7 @@ from adyton_attestation.checks import Check, CheckName, Ledger, Refusal
 from adyton_attestation.dcap import DcapClaims
 from adyton_attestation.endorsements import Endorsements
 from adyton_attestation.genuineness import check_genuineness
-from adyton_attestation.marks import HighWaterMarks
+from adyton_attestation.marks import HighWaterMarks, endorsement_numbers
 from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform
 from adyton_attestation.quote import TEE_SGX, Quote, parse_quote
 from adyton_attestation.reference_values import ReferenceValues, ReleaseAppraisal, name_sources
@@ -183,14 +183,14 @@ class _Found:
 
     Attributes:
         quote: It.
-        genuine: What is known of the platform, and the name of its PCK CA; None if the quote is not genuine.
+        genuine: What is known of the platform, and the numbers of its endorsements; None if the quote is not genuine.
         platform: Its enrolment.
         releases: The releases that were shown, None without.
         reference_values: What enclaves are held to.
     """
 
     quote: Quote
-    genuine: tuple[DcapClaims, str] | None
+    genuine: tuple[DcapClaims, dict[str, int]] | None
     platform: EnrolledPlatform | None
     releases: "VerifiedReleases | None"
     reference_values: ReferenceValues
@@ -205,14 +205,18 @@ def _appraise(
         return None
     ledger.run(CheckName.QUOTE_LENGTH, lambda: guard.check_length(quote))
     ledger.run(CheckName.DEBUG_DISABLED, lambda: check_debug(quote))
-    genuine = check_genuineness(ledger, raw, quote, endorsements, anchor=terms.anchor, now_s=terms.now_s)
+    verified = check_genuineness(ledger, raw, quote, endorsements, anchor=terms.anchor, now_s=terms.now_s)
+    genuine: tuple[DcapClaims, dict[str, int]] | None = None
     platform: EnrolledPlatform | None = None
-    if genuine is None:
+    if verified is None:
         ledger.skip("needs a verified quote", *PLATFORM_CHECKS)
     else:
-        claims, ca_name = genuine
+        claims, ca_name = verified
+        tee: Literal["sgx", "tdx"] = "sgx" if quote.header.tee_type == TEE_SGX else "tdx"
+        numbers = endorsement_numbers(endorsements, claims, terms.anchor, tee=tee, ca_name=ca_name)
+        genuine = claims, numbers
         platform = PlatformAppraisal(
-            terms.policy, claims, endorsements, ca_name=ca_name, marks=terms.marks, now_s=terms.now_s
+            terms.policy, claims, endorsements, numbers=numbers, marks=terms.marks, now_s=terms.now_s
         ).run(ledger)
     releases = _appraise_releases(ledger, terms)
     reference_values = ReferenceValues(terms.policy, releases)
@@ -237,14 +241,8 @@ def _conclude(ledger: Ledger, found: _Found | None, terms: Terms) -> Accepted:
     if found is None or found.genuine is None:
         # Unreachable while the ledger holds a failure for every way to get here; fails closed all the same.
         raise AppraisalError(CheckName.DCAP_VERIFICATION.value, expected="a verified quote", actual="none")
-    claims, ca_name = found.genuine
-    marks = terms.marks.raised(
-        evaluation_number=claims.evaluation_number,
-        root_crl_number=claims.root_crl_number,
-        ca_name=ca_name,
-        pck_crl_number=claims.pck_crl_number,
-        release=None if found.releases is None else found.releases.mark,
-    )
+    claims, numbers = found.genuine
+    marks = terms.marks.raised(numbers, None if found.releases is None else found.releases.mark)
     return Accepted(
         checks=checks,
         quote=found.quote,

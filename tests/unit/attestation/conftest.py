@@ -2,6 +2,7 @@
 """A laboratory: one simulated PKI, and evidence, endorsements and policies that can be bent one at a time."""
 
 import dataclasses
+import hashlib
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from adyton_attestation.marks import NO_MARKS, HighWaterMarks
 from adyton_attestation.policy import AppraisalPolicy, EnrolledPlatform, Identity, TcbPolicy
 from adyton_attestation.simulation import SimulatedAttestationWarning, SimulatedResult, SimulatedVerifier
 from adyton_attestation.simulation.collateral import EndorsementSpec, build_endorsements
-from adyton_attestation.simulation.pki import SimulatedPki, create_pki
+from adyton_attestation.simulation.pki import PCK_CA_NAME, SimulatedPki, create_pki
 from adyton_attestation.simulation.quoting import EnclaveReportSpec, build_sgx_quote
 from adyton_protocol.digests import Digest
 from adyton_protocol.errors import AttestationError
@@ -85,6 +86,17 @@ class Lab:
             "models": ((MODEL.name, frozenset({MODEL.identity})),),
         }
         return AppraisalPolicy(**fields | changes)
+
+    def marks(self, **numbers: int) -> HighWaterMarks:
+        """Return marks by kind of document: ``tcb_info``, ``qe_identity``, ``root_crl``, ``pck_crl``."""
+        root = f"below {hashlib.sha256(self.pki.root.der()).hexdigest()[:16]}"
+        names = {
+            "tcb_info": f"TCB info of sgx {self.pki.platform.fmspc.hex()} {root}",
+            "qe_identity": f"QE identity of sgx {root}",
+            "root_crl": f"root CRL {root}",
+            "pck_crl": f"PCK CRL of {PCK_CA_NAME} {root}",
+        }
+        return NO_MARKS.raised({names[kind]: number for kind, number in numbers.items()})
 
     def appraise(
         self,

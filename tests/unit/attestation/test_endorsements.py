@@ -139,9 +139,12 @@ def test_two_installations_share_no_key(lab: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"evaluation_number":-1,"root_crl_number":0,"pck_crl_numbers":{}}',
-     '{"evaluation_number":1,"root_crl_number":0,"pck_crl_numbers":{},"more":1}',
-     '{"evaluation_number":1,"root_crl_number":0,"pck_crl_numbers":{"CA":"1"}}'],
+    ["", "[]", "{}", '{"documents":{"a":-1},"releases":[]}', '{"documents":{"a":"1"},"releases":[]}',
+     '{"documents":{"a":1},"releases":[],"more":1}', '{"documents":[],"releases":[]}', '{"documents":{}}',
+     '{"evaluation_number":1,"root_crl_number":0,"pck_crl_numbers":{}}',
+     json.dumps({"documents": dict.fromkeys(map(str, range(257)), 1), "releases": []}),
+     json.dumps({"documents": {"a" * 161: 1}, "releases": []})],
+    ids=range(11),
 )  # fmt: skip
 def test_damaged_marks_are_refused(text: str) -> None:
     """Whoever damages the stored marks does not thereby lower them to nothing."""
@@ -149,19 +152,15 @@ def test_damaged_marks_are_refused(text: str) -> None:
         HighWaterMarks.from_json(text.encode())
 
 
-@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.sampled_from("ab"), st.integers(0, 99))))
-def test_marks_only_rise(steps: list[tuple[int, int, str, int]]) -> None:
-    """After any sequence each mark is the highest number seen for it."""
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 99))))
+def test_marks_only_rise(steps: list[dict[str, int]]) -> None:
+    """After any sequence each document's mark is the highest number seen of it, and of no other."""
     marks = NO_MARKS
-    for evaluation, root, ca_name, pck in steps:
-        marks = marks.raised(
-            evaluation_number=evaluation, root_crl_number=root, ca_name=ca_name, pck_crl_number=pck
-        )
-    assert marks.evaluation_number == max((step[0] for step in steps), default=0)
-    assert marks.root_crl_number == max((step[1] for step in steps), default=0)
-    for ca_name in "ab":
-        highest = max((step[3] for step in steps if step[2] == ca_name), default=0)
-        assert marks.pck_crl_number(ca_name) == highest
+    for step in steps:
+        marks = marks.raised(step)
+    for document in "abc":
+        assert marks.number(document) == max((step.get(document, 0) for step in steps), default=0)
+    assert HighWaterMarks.from_json(json.dumps(marks.to_json()).encode()) == marks
 
 
 def test_odd_keys_and_signatures_verify_nothing(lab: Any) -> None:

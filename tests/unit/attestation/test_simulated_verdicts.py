@@ -28,7 +28,7 @@ from adyton_attestation.policy import (
 from adyton_attestation.roots import INTEL_SGX_ROOT_DER
 from adyton_attestation.simulation import SimulatedVerifier
 from adyton_attestation.simulation.collateral import EndorsementSpec, build_endorsements
-from adyton_attestation.simulation.pki import PCK_CA_NAME, PCK_NAME, create_pki, issue, sgx_extension
+from adyton_attestation.simulation.pki import PCK_NAME, create_pki, issue, sgx_extension
 from adyton_attestation.simulation.quoting import (
     EnclaveReportSpec,
     TdReportSpec,
@@ -110,11 +110,7 @@ def test_verdict_vectors(lab: Any, case: dict[str, Any]) -> None:
         "report": lab.report(lab.quote(**report)),
         "endorsements": lab.endorsements(**endorsements),
         "policy": lab.policy(tcb=TcbPolicy(**tcb)),
-        "marks": HighWaterMarks(
-            evaluation_number=case.get("marks", {}).get("evaluation_number", 0),
-            root_crl_number=case.get("marks", {}).get("root_crl_number", 0),
-            pck_crl_numbers=((PCK_CA_NAME, case.get("marks", {}).get("pck_crl_number", 0)),),
-        ),
+        "marks": lab.marks(**case.get("marks", {})),
         "now_s": lab.now_s + int(case.get("now_days", 0) * DAY_S),
     }
     if "accepted" in case:
@@ -502,7 +498,7 @@ def test_marks_rise_with_what_was_accepted_and_never_fall(lab: Any) -> None:
     """The marks of a result refuse everything older than that result's endorsements."""
     newer = lab.endorsements(crl_number=9, evaluation_number=22)
     marks = lab.appraise(endorsements=newer).marks
-    assert (marks.evaluation_number, marks.root_crl_number, marks.pck_crl_number(PCK_CA_NAME)) == (22, 9, 9)
+    assert marks == lab.marks(tcb_info=22, qe_identity=22, root_crl=9, pck_crl=9)
     refused(lab.refusal(marks=marks), CheckName.ROLLBACK)
     assert lab.appraise(endorsements=newer, marks=marks).marks == marks
     assert HighWaterMarks.from_json(json.dumps(marks.to_json()).encode()) == marks

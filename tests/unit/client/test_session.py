@@ -153,22 +153,22 @@ def test_marks_of_one_appraisal_hold_in_the_next(memory: MemoryAppliance) -> Non
     }  # fmt: skip
     session.accept(**arguments)
     assert kept[0] != NO_MARKS
-    ahead = HighWaterMarks(evaluation_number=kept[0].evaluation_number + 1)
-    with pytest.raises(EndorsementError):
-        Session(appraiser_for(None, simulation()), marks=ahead).accept(**arguments)
+    assert len(kept[0].documents) == 4
+    for document, number in kept[0].documents:
+        ahead = NO_MARKS.raised({document: number + 1})
+        with pytest.raises(EndorsementError):
+            Session(appraiser_for(None, simulation()), marks=ahead).accept(**arguments)
 
 
 def test_kept_marks_never_fall(tmp_path: Path) -> None:
     """Whoever writes last, the highest numbers stay; a damaged file is an error."""
     file = MarkFile(tmp_path / "state" / "marks.json")
     assert file.load() == NO_MARKS
-    high = HighWaterMarks(evaluation_number=21, root_crl_number=3, pck_crl_numbers=(("a", 5), ("b", 1)))
-    low = HighWaterMarks(evaluation_number=20, root_crl_number=4, pck_crl_numbers=(("a", 4),))
+    high = HighWaterMarks(documents=(("a", 5), ("b", 1), ("c", 21)))
+    low = HighWaterMarks(documents=(("a", 4), ("c", 20), ("d", 4)))
     file.keep(high)
     file.keep(low)
-    assert file.load() == HighWaterMarks(
-        evaluation_number=21, root_crl_number=4, pck_crl_numbers=(("a", 5), ("b", 1))
-    )
+    assert file.load() == HighWaterMarks(documents=(("a", 5), ("b", 1), ("c", 21), ("d", 4)))
     (tmp_path / "state" / "marks.json").write_text("{}")
     with pytest.raises(ConfigError):
         file.load()
@@ -179,7 +179,7 @@ def test_a_home_that_cannot_be_written_is_only_warned_about(
 ) -> None:
     """Marks that cannot be kept do not cost the user his appliance."""
     file = MarkFile(tmp_path / ("m" * 252))
-    file.keep(HighWaterMarks(evaluation_number=21, pck_crl_numbers=(("a", 5),)))
+    file.keep(HighWaterMarks(documents=(("a", 5),)))
     assert "cannot be kept" in caplog.text
     assert file.load() == NO_MARKS
 
