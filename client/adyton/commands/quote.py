@@ -2,8 +2,11 @@
 """``adyton quote verify``: appraise a bare SGX or TDX quote offline, at a time of the caller's choice."""
 
 import argparse
+import base64
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +36,7 @@ _COLLATERAL: Final = (
     "qe_identity",
     "qe_identity_signature",
 )
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 _MAX_TIME_S: Final = 253_402_300_799
 
 _EPILOG: Final = """Without --policy, everything is checked but what needs reference values: signatures, certificate
@@ -66,7 +70,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=Path,
         required=True,
         metavar="FILE",
-        help="the quote, binary or hexadecimal; - for stdin",
+        help="the quote, binary, hexadecimal or base64; - for stdin",
     )
     verify.add_argument(
         "--collateral", type=Path, required=True, metavar="FILE", help="QuoteCollateralV3 JSON"
@@ -123,16 +127,19 @@ def _unix_time(text: str) -> int:
 
 def _read_quote(path: Path) -> bytes:
     data = read_file(path, "quote")
-    text = data.strip()
-    if text[:2] in {b"0x", b"0X"}:
-        text = text[2:]
-    try:
-        decoded = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        decoded = data
-    if not looks_like_quote(decoded):
-        raise ConfigError(f"{path} is not a quote, neither binary nor hexadecimal")
-    return decoded
+    for decoded in (data, *_decoded("".join(data.decode("latin-1").split()))):
+        if looks_like_quote(decoded):
+            return decoded
+    raise ConfigError(f"{path} is not a quote, neither binary nor hexadecimal nor base64")
+
+
+def _decoded(text: str) -> Iterator[bytes]:
+    """Text without white space as it may be meant: hexadecimal, also after 0x, or base64 of either alphabet."""
+    with contextlib.suppress(ValueError):
+        yield bytes.fromhex(text[2:] if text[:2].lower() == "0x" else text)
+    with contextlib.suppress(ValueError):
+        padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
+        yield base64.b64decode(padded.translate(_URL_SAFE), validate=True)
 
 
 def _read_policy(path: Path | None) -> AppraisalPolicy:

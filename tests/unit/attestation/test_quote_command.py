@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``adyton quote verify``: three exit statuses, the failing check by name, and nothing left unsaid."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -74,8 +75,11 @@ def test_the_json_form_says_the_same(desk: Desk, capsys: Any) -> None:
     assert result["tcb_status"] == "UpToDate"
 
 
-@pytest.mark.parametrize("form", ["hex", "hex with lines", "0x", "padded"])
-def test_hexadecimal_and_padded_quotes_are_read(desk: Desk, form: str) -> None:
+@pytest.mark.parametrize(
+    "form",
+    ["hex", "hex with lines", "0x", "padded", "base64", "base64 with lines", "base64 for addresses"],
+)
+def test_hexadecimal_base64_and_padded_quotes_are_read(desk: Desk, form: str) -> None:
     """The usual ways of storing a quote all work."""
     quote = desk.lab.quote()
     digits = quote.hex()
@@ -84,6 +88,28 @@ def test_hexadecimal_and_padded_quotes_are_read(desk: Desk, form: str) -> None:
         "hex with lines": "\n".join(digits[i : i + 64] for i in range(0, len(digits), 64)).upper().encode(),
         "0x": b"0x" + digits.encode(),
         "padded": quote + bytes(70),
+        "base64": base64.b64encode(quote) + b"\n",
+        "base64 with lines": base64.encodebytes(quote),
+        "base64 for addresses": base64.urlsafe_b64encode(quote).rstrip(b"="),
+    }[form])  # fmt: skip
+    assert desk.run() == 0
+
+
+@pytest.mark.parametrize(
+    "form", ["indented", "reversed", "extra members", "escaped", "line ends", "capital digits"]
+)
+def test_collateral_is_read_however_its_json_is_written(desk: Desk, form: str) -> None:
+    """White space, order, members of other services, escapes, line ends of PEM and case of digits change nothing."""
+    document = json.loads(desk.lab.collateral())
+    chains = [name for name in document if name.endswith("_chain")]
+    digits = [name for name in document if name.endswith(("_signature", "_crl"))]
+    desk.write("collateral", {
+        "indented": json.dumps(document, indent=4).encode(),
+        "reversed": json.dumps(dict(reversed(document.items()))).encode(),
+        "extra members": json.dumps(document | {"version": 3, "tee_type": 0, "fetched": [1, {}]}).encode(),
+        "escaped": "".join(f"\\u{ord(c):04x}" if c == "A" else c for c in json.dumps(document)).encode(),
+        "line ends": json.dumps(document | {n: document[n].replace("\n", "\r\n") for n in chains}).encode(),
+        "capital digits": json.dumps(document | {n: document[n].upper() for n in digits}).encode(),
     }[form])  # fmt: skip
     assert desk.run() == 0
 
