@@ -208,7 +208,7 @@ def _laxer(policy: AppraisalPolicy, now_s: int) -> Iterator[Finding]:
     advice = {
         "max_key_life_s": "epochs last 15 minutes; an hour is ample",
         "identity.xfrm": "state the processor state exactly, as `adyton verify` shows it",
-        "identity.misc_select": "only an enclave that grows on demand needs it",
+        "identity.misc_select": "manifests of this project leave it off",
         "tcb.min_evaluation_number": "older endorsements predate a TCB recovery",
         "releases": "a withdrawn release counts until the log is asked again",
         "tcb.max_endorsement_age_s": "a revocation counts only when endorsements are fetched again",

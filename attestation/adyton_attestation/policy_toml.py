@@ -241,10 +241,10 @@ key. The mask leaves out CET, KSS and AEX-notify alone.
 """
 _XFRM: Final = """
 ATTRIBUTES.XFRM under a mask: the processor state that the enclave may use. e7 is x87, SSE, AVX and AVX-512; 07 is
-without AVX-512, 602e7 with AMX. The host chooses it, and numeric libraries choose their code by it.
+without AVX-512, 600e7 with AMX. The host chooses it, and numeric libraries choose their code by it.
 """
 _MISC_SELECT: Final = """
-MISCSELECT, exactly. 1 (EXINFO) reports page faults to the enclave; enclaves that grow on demand need it.
+MISCSELECT, exactly. 1 (EXINFO) has page faults reported to the enclave, which manifests of this project leave off.
 """
 _KEY_SEPARATION: Final = """
 KSS fields, which the host can set without changing MRENCLAVE: as stated, config_svn at least.
