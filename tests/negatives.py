@@ -11,6 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from adyton_attestation.bare_quote import QuoteAppraisal, appraise_quote
 from adyton_attestation.checks import ERRORS, CheckName
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
@@ -28,6 +32,7 @@ from adyton_attestation.simulation.pki import (
     create_pki,
     issue,
     sgx_extension,
+    utc,
 )
 from adyton_attestation.simulation.quoting import (
     EnclaveReportSpec,
@@ -354,6 +359,24 @@ def _signer_below_the_pck_ca(world: World) -> Case:
     return world.case.bent(collateral=json.loads(build_endorsements(pki, spec, tcb_signer=(signer, chain))))
 
 
+def crl_of(authority: Authority, *, name: Authority | None = None, lists: tuple[int, ...] = ()) -> str:
+    """Return a CRL that one authority signs, perhaps in another's name, hexadecimal."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name((name or authority).certificate.subject)
+        .last_update(utc(NOW_S - 3600))
+        .next_update(utc(NOW_S + DAY_S))
+        .add_extension(x509.CRLNumber(1), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
+        )
+    )
+    for serial in lists:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(utc(NOW_S - 3600))
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.DER).hex()
+
+
 def _simulated(**changes: Any) -> Spoil:
     return lambda world: world.case.bent(collateral=simulated_collateral(world.keys, **changes))
 
@@ -408,6 +431,12 @@ NEGATIVES: Final = (
         says="one bit of the PCK key's signature is turned",
         check=CheckName.QUOTE_SIGNATURES,
         spoil=lambda world: world.case.flipped(_qe_report_offset(world) + 384 + 10),
+    ),
+    Negative(
+        name="flip-in-the-qe-authentication-data",
+        says="one bit of what the QE report binds beside the attestation key is turned",
+        check=CheckName.QUOTE_SIGNATURES,
+        spoil=lambda world: world.case.flipped(_qe_report_offset(world) + 384 + 64 + 2 + 5),
     ),
     Negative(
         name="chain-of-another-platform",
@@ -662,6 +691,24 @@ NEGATIVES: Final = (
         says="the TCB signer is on the root's CRL",
         check=CheckName.NOT_REVOKED,
         spoil=_simulated(revoked_tcb_signing=True),
+        real=False,
+    ),
+    Negative(
+        name="root-revoked",
+        says="the root is on its own CRL",
+        check=CheckName.NOT_REVOKED,
+        spoil=lambda world: world.case.with_collateral(
+            root_ca_crl=crl_of(world.keys.root, lists=(world.keys.root.certificate.serial_number,))
+        ),
+        real=False,
+    ),
+    Negative(
+        name="crl-in-another-name",
+        says="a CRL that the PCK CA's key signed in the root's name",
+        check=CheckName.NOT_REVOKED,
+        spoil=lambda world: world.case.with_collateral(
+            pck_crl=crl_of(world.keys.pck_ca, name=world.keys.root)
+        ),
         real=False,
     ),
     *(

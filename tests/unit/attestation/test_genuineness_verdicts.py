@@ -7,7 +7,7 @@ import pytest
 
 from adyton_attestation.checks import CheckName, checks_of
 from adyton_attestation.simulation.pki import issue
-from adyton_protocol.errors import AttestationError
+from adyton_protocol.errors import AttestationError, LocalProtocolError
 from negatives import NEGATIVES, NOW_S, World, simulated_world, with_pck_ca
 
 pytestmark = [
@@ -67,7 +67,8 @@ def test_a_platform_below_the_processor_ca_is_genuine_too(world: World) -> None:
     )
     accepted = with_pck_ca(world, processor_ca).appraise()
     assert {item.verdict for item in accepted.checks} == {"pass", "skip"}
-    assert accepted.marks.pck_crl_number("Simulated SGX PCK Processor CA") == 1
+    numbers = {name.partition(" below ")[0]: number for name, number in accepted.marks.documents}
+    assert numbers["PCK CRL of Simulated SGX PCK Processor CA"] == 1
 
 
 def test_endorsements_hold_on_the_edges_of_their_window(world: World) -> None:
@@ -79,3 +80,9 @@ def test_endorsements_hold_on_the_edges_of_their_window(world: World) -> None:
     with pytest.raises(AttestationError) as caught:
         world.case.bent(now_s=last_s).appraise()
     assert {item.name for item in checks_of(caught.value) if item.verdict == "fail"} == {"dcap-verification"}
+
+
+def test_a_challenge_of_another_form_is_the_callers_error_whatever_the_evidence(lab: Any) -> None:
+    """What was never sent is not looked for in evidence, sound or not."""
+    with pytest.raises(LocalProtocolError):
+        lab.appraise(lab.report(b"no quote at all"), challenge="nonce")
