@@ -65,7 +65,7 @@ class Metrics:
         self._refreshes = Counter(
             "adyton_host_endorsement_refreshes",
             "Attempts to refresh the endorsements that clients are served.",
-            ("outcome",),
+            ("refreshed",),
             registry=self.registry,
         )
         self._endorsements_end = Gauge(

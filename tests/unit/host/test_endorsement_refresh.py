@@ -57,7 +57,7 @@ async def test_what_is_served_is_fetched_for_the_platform_of_the_enclave(
     served = vet(chosen.out.read_bytes(), pcs.anchor, pcs.family())
     assert told == [(Refreshed.FRESH, served.first_to_expire.last_s)]
     metrics.endorsements_refreshed(*told[0])
-    assert b'adyton_host_endorsement_refreshes_total{outcome="fresh"} 1.0' in metrics.exposition()
+    assert b'adyton_host_endorsement_refreshes_total{refreshed="fresh"} 1.0' in metrics.exposition()
     assert list(chosen.out.parent.iterdir()) == [chosen.out]
 
 

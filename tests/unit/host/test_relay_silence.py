@@ -8,6 +8,7 @@ import logging
 from unit.host.fakes import SEALED, Call, FakeEnclave, running_host
 
 from adyton_host import logs
+from adyton_host.endorsements import Refreshed
 from adyton_host.exchange import RouteName
 from adyton_host.metrics import STATUS_CLASSES, status_class
 from adyton_host.problems import Outcome
@@ -102,6 +103,7 @@ async def test_labels_are_closed_and_free_of_content() -> None:
             "outcome": {outcome.value for outcome in Outcome},
             "status_class": set(STATUS_CLASSES),
             "direction": {"received", "sent"},
+            "refreshed": {refreshed.value for refreshed in Refreshed},
         }
         for metric in host.metrics.registry.collect():
             for sample in metric.samples:
