@@ -82,10 +82,12 @@ class Image:
 
     def run(self, timeout_s: float = START_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         """Run it under Gramine until it ends by itself."""
+        # Gramine writes both streams of the program to its own standard output, and what it says itself to the other.
         return subprocess.run(
             self._command(),
             cwd=self.directory,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             timeout=timeout_s,
             check=False,

@@ -65,7 +65,7 @@ def test_a_changed_module_does_not_run(own: Image) -> None:
     own.replace(str(module.relative_to(own.root)), module.read_bytes() + b"\n")
     ran = own.run()
     assert ran.returncode != 0
-    assert "ready" not in ran.stderr
+    assert "ready" not in ran.stdout
 
 
 def test_a_changed_configuration_does_not_start(own: Image) -> None:
@@ -74,7 +74,7 @@ def test_a_changed_configuration_does_not_start(own: Image) -> None:
     own.replace("adyton/enclave.toml", config.read_bytes() + b"\n# harmless\n")
     ran = own.run()
     assert ran.returncode == 2
-    assert "enclave.toml cannot be read" in ran.stderr
+    assert "enclave.toml cannot be read" in ran.stdout
 
 
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
@@ -87,5 +87,5 @@ def test_a_changed_model_is_refused_by_its_digest(own: Image, where: float) -> N
     model.write_bytes(content)
     ran = own.run()
     assert ran.returncode == 2
-    assert '"ready"' not in ran.stderr
-    assert "model" in ran.stderr.splitlines()[-1]
+    assert '"ready"' not in ran.stdout
+    assert ran.stdout.splitlines()[-1].startswith("adyton-enclave: ")
