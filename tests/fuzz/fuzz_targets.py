@@ -24,11 +24,11 @@ import real_samples
 from adyton_attestation.bare_quote import appraise_quote
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
 from adyton_attestation.policy import RAW_QUOTE_POLICY, AppraisalPolicy
+from adyton_attestation.private_keys import PrivateKey
 from adyton_attestation.quote import looks_like_quote, parse_quote
 from adyton_attestation.release_file import parse_release_file, verify_release_file
 from adyton_attestation.release_log import parse_log
 from adyton_attestation.release_statement import parse_signed_statement, parse_statement
-from adyton_attestation.signing_keys import PrivateKey
 from adyton_attestation.simulation.quoting import TdReportSpec, build_tdx_quote
 from adyton_attestation.sources.bundle import Bundle, CarriedFile, CarriedSet, looks_like_bundle, make_bundle
 from adyton_attestation.sources.family import PlatformFamily
