@@ -70,9 +70,15 @@ def _check_format(endorsements: Endorsements) -> tuple[str, None]:
     return "TCB info, QE identity, both CRLs and their chains can be read", None
 
 
-def _check_current(
-    endorsements: Endorsements, chain: tuple[Certificate, ...], now_s: int
-) -> tuple[str, None]:
+def validity_periods(
+    endorsements: Endorsements, chain: tuple[Certificate, ...]
+) -> tuple[tuple[str, int, int], ...]:
+    """List everything that ends by itself: each endorsement and certificate with its first and last second.
+
+    Args:
+        endorsements: Attacker-controlled, and so are the names.
+        chain: The PCK chain out of the quote, leaf first; empty if it is not known.
+    """
     # The root is the last certificate of each chain.
     windows = [
         (item.name, item.issued_s, item.next_update_s)
@@ -92,6 +98,13 @@ def _check_current(
         )
         for certificate in (*chain, *signers)
     ]
+    return tuple(windows)
+
+
+def _check_current(
+    endorsements: Endorsements, chain: tuple[Certificate, ...], now_s: int
+) -> tuple[str, None]:
+    windows = validity_periods(endorsements, chain)
     for name, first_s, last_s in windows:
         if not first_s <= now_s <= last_s:
             raise Refusal(

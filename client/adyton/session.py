@@ -20,7 +20,7 @@ from adyton_attestation.marks import NO_MARKS, HighWaterMarks
 from adyton_attestation.ra_tls import CertificateAppraisal
 from adyton_attestation.result import AttestationResult
 from adyton_attestation.simulation import SimulatedResult
-from adyton_protocol.errors import ConfigError
+from adyton_protocol.errors import AttestationError, ConfigError
 from adyton_protocol.report import AttestationReport, parse_report
 
 Verdict = AttestationResult | SimulatedResult
@@ -136,6 +136,33 @@ class Attested:
         return self.expires_at_s - min(_MAX_MARGIN_S, life_s // _MARGIN_SHARE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedEvidence:
+    """Evidence that an appraisal refused, to say what it claimed; nothing of it is believed.
+
+    Attributes:
+        challenge: The challenge that it was asked with.
+        report: As received; attacker-controlled.
+        endorsements: As received; attacker-controlled.
+        appraised_at_s: Unix time of the appraisal.
+        origin: Where the endorsements came from, in words.
+        notice: What is to be said about that, or None.
+    """
+
+    challenge: str
+    report: bytes
+    endorsements: bytes
+    appraised_at_s: int
+    origin: str
+    notice: str | None
+
+
+def refused_evidence(error: AttestationError) -> RefusedEvidence | None:
+    """Return the evidence that was refused; None for errors from elsewhere."""
+    found: object = vars(error).get("evidence")
+    return found if isinstance(found, RefusedEvidence) else None
+
+
 class Session:
     """The state machine. Not thread-safe by itself; the drivers hold a lock around an attestation."""
 
@@ -200,14 +227,25 @@ class Session:
             AttestationError: The evidence is not accepted; the state does not change.
         """
         releases = releases if self.releases.file is None else self.releases.file
-        verdict = self._appraiser.appraise(
-            parse_report(report),
-            parse_endorsements(endorsements),
-            challenge=challenge,
-            now_s=now_s,
-            marks=self._marks,
-            releases=releases,
-        )
+        try:
+            verdict = self._appraiser.appraise(
+                parse_report(report),
+                parse_endorsements(endorsements),
+                challenge=challenge,
+                now_s=now_s,
+                marks=self._marks,
+                releases=releases,
+            )
+        except AttestationError as error:
+            vars(error)["evidence"] = RefusedEvidence(
+                challenge=challenge,
+                report=report,
+                endorsements=endorsements,
+                appraised_at_s=now_s,
+                origin=origin,
+                notice=notice,
+            )
+            raise
         self._marks = verdict.marks
         self._keep_marks(verdict.marks)
         attested = Attested(

@@ -25,6 +25,8 @@ _CODES: Final[Mapping[Style, str]] = {"bold": "1", "green": "32", "red": "31", "
 _VERDICT_STYLES: Final[Mapping[str, Style]] = {"pass": "green", "fail": "red", "skip": "yellow"}
 _BANNER_COLUMNS: Final = 76
 _CUT: Final = "..."
+_INDENT: Final = " " * 11
+_RULE_COLUMNS: Final = 96
 
 
 class CheckLike(Protocol):
@@ -112,6 +114,32 @@ def print_checks(checks: Iterable[CheckLike], stream: TextIO) -> None:
     for check in lines:
         verdict = paint(check.verdict, _VERDICT_STYLES.get(check.verdict, "dim"), stream)
         say(f"{check.number:>3}  {verdict}  {check.name:<{width}}  {printable(check.detail)}", stream)
+
+
+class ExplainedLike(CheckLike, Protocol):
+    """A check with the rule that it was held to."""
+
+    @property
+    def question(self) -> str:
+        """What it asks."""
+        ...
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """What it was held to."""
+        ...
+
+
+def print_explained(checks: Iterable[ExplainedLike], stream: TextIO) -> None:
+    """Print each check as :func:`print_checks` does, and below it its question and its rules."""
+    lines = tuple(checks)
+    width = max((len(check.name) for check in lines), default=0)
+    for check in lines:
+        verdict = paint(check.verdict, _VERDICT_STYLES.get(check.verdict, "dim"), stream)
+        say(f"{check.number:>3}  {verdict}  {check.name:<{width}}  {printable(check.detail)}", stream)
+        rule = f"{check.question} Rule: {printable('; '.join(check.rules))}"
+        for line in textwrap.wrap(rule, _RULE_COLUMNS, break_long_words=False, break_on_hyphens=False):
+            say(paint(f"{_INDENT}{line}", "dim", stream), stream)
 
 
 class ProgressLine:

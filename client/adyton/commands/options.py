@@ -148,6 +148,15 @@ def save_json(path: Path, document: object) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    save_bytes(path, text.encode("utf-8"))
+
+
 def save_bytes(path: Path, data: bytes) -> None:
     """Write a file.
 

@@ -5,7 +5,7 @@ import argparse
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from adyton.commands.attestation_result import read_signing_key
 from adyton.commands.options import (
@@ -17,13 +17,20 @@ from adyton.commands.options import (
     connect,
     save_bytes,
     save_json,
+    save_text,
+    simulation,
 )
 from adyton.edge import wall_clock_s
 from adyton.receipts import ReportFile
-from adyton.session import Attested, Verdict
-from adyton.terminal import emit_json, paint, print_checks, say
-from adyton_attestation.checks import checks_of, endorsements_at_fault
+from adyton.session import Attested, Verdict, refused_evidence
+from adyton.terminal import emit_json, paint, print_explained, printable, say
+from adyton.trust import appraiser_for
+from adyton.verification_page import Verification, verification_page
+from adyton_attestation.check_words import ExplainedCheck, explain_checks
+from adyton_attestation.checks import checks_of, endorsements_at_fault, failed_check
 from adyton_attestation.eat import sign_result
+from adyton_attestation.policy import AppraisalPolicy
+from adyton_attestation.times import format_time
 from adyton_protocol.cmw_evidence import WrappedEvidence, encode_evidence
 from adyton_protocol.errors import AttestationError, ConfigError
 from adyton_protocol.media import CMW_CBOR, CMW_JSON
@@ -33,9 +40,13 @@ _EXAMPLES = """examples:
   adyton verify --simulated
   adyton verify --policy policy.toml --url https://appliance.example
   adyton verify --policy policy.toml --eat-key auditor.key --eat result.jwt
+  adyton verify --policy policy.toml --html verification.html https://appliance.example
   adyton verify --simulated --json | jq '.checks[] | select(.verdict != "pass")'
 
 """
+
+JSON_VERSION: Final = 1
+"""Of what ``--json`` prints; ``docs/reports.md`` describes it and says what a new number would mean."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,11 +54,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "verify",
         help="check what runs in the enclave, line by line",
-        description="Fetch fresh evidence, appraise it, and print each check as pass, fail or skip.",
+        description="Fetch fresh evidence, appraise it, and print each check as pass, fail or skip, with what was "
+        "found and the rule that it was held to.",
         epilog=_EXAMPLES + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("address", nargs="?", metavar="URL", help="address of the appliance; same as --url")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write the result, accepted or refused, as one page that fetches nothing and holds no script",
+    )
     parser.add_argument(
         "--save-report",
         type=Path,
@@ -90,12 +109,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--eat-nonce takes 8 to 88 characters")
     # Before anything is asked for, so that a missing key is found at once.
     key = None if args.eat_key is None else read_signing_key(args.eat_key)
+    if args.address is not None:
+        args.url = args.address
+    policy = appraiser_for(args.policy, simulation(args)).policy
     # The verdict belongs under its banner, so the banner goes where the verdict goes.
     with connect(args, banner=sys.stderr if args.json else sys.stdout) as client:
         try:
             verdict = client.verify()
         except AttestationError as error:
-            _print_refusal(error, args)
+            _report_refusal(error, policy, args)
             return REFUSED
         if args.save_report is not None:
             save_json(args.save_report, ReportFile.of(client.attest()).to_json())
@@ -103,14 +125,41 @@ def run(args: argparse.Namespace) -> int:
         if args.save_cmw is not None:
             _save_cmw(args.save_cmw, attested)
         if key is not None:
-            build = f"adyton {version('adyton')}"
-            token = sign_result(verdict, key, now_s=wall_clock_s(), build=build, nonce=args.eat_nonce)
+            token = sign_result(verdict, key, now_s=wall_clock_s(), build=_build(), nonce=args.eat_nonce)
             save_bytes(args.eat, token.encode("ascii") + b"\n")
+    checks = explain_checks(verdict.checks, policy, attested.appraised_at_s)
+    if args.html is not None:
+        save_text(
+            args.html,
+            verification_page(
+                Verification(
+                    url=args.url,
+                    policy=policy,
+                    at_s=attested.appraised_at_s,
+                    build=_build(),
+                    simulated=verdict.tee_type != "sgx",
+                    checks=checks,
+                    attested=attested,
+                )
+            ),
+        )
     if args.json:
-        emit_json(verdict.to_json() | {"endorsements": {"from": attested.origin, "notice": attested.notice}})
+        emit_json(
+            {"version": JSON_VERSION, "url": args.url}
+            | verdict.to_json()
+            | {
+                "simulated": verdict.tee_type != "sgx",
+                "checks": [check.to_json() for check in checks],
+                "endorsements": {"from": attested.origin, "notice": attested.notice},
+            }
+        )
     else:
-        _print_acceptance(verdict, attested, args.url, sys.stdout)
+        _print_acceptance(verdict, checks, attested, args.url, sys.stdout)
     return OK
+
+
+def _build() -> str:
+    return f"adyton {version('adyton')}"
 
 
 def _save_cmw(path: Path, attested: Attested) -> None:
@@ -119,10 +168,12 @@ def _save_cmw(path: Path, attested: Attested) -> None:
     save_bytes(path, encode_evidence(evidence, media_type))
 
 
-def _print_acceptance(verdict: Verdict, attested: Attested, url: str, out: TextIO) -> None:
+def _print_acceptance(
+    verdict: Verdict, checks: tuple[ExplainedCheck, ...], attested: Attested, url: str, out: TextIO
+) -> None:
     simulated = verdict.tee_type != "sgx"
     say(paint(f"attestation of {url}", "bold", out), out)
-    print_checks(verdict.checks, out)
+    print_explained(checks, out)
     for model in verdict.keyset.extension.models:
         say(f"model {model.name}: {model.identity}", out)
     say(f"endorsements: from {attested.origin}", out)
@@ -134,20 +185,45 @@ def _print_acceptance(verdict: Verdict, attested: Attested, url: str, out: TextI
         say(paint("verdict: accepted", "green", out), out)
 
 
-def _print_refusal(error: AttestationError, args: argparse.Namespace) -> None:
-    checks = checks_of(error)
+def _report_refusal(error: AttestationError, policy: AppraisalPolicy, args: argparse.Namespace) -> None:
+    evidence, simulated = refused_evidence(error), args.simulated
+    at_s = wall_clock_s() if evidence is None else evidence.appraised_at_s
+    checks = explain_checks(checks_of(error), policy, at_s)
+    if args.html is not None:
+        save_text(
+            args.html,
+            verification_page(
+                Verification(
+                    url=args.url,
+                    policy=policy,
+                    at_s=at_s,
+                    build=_build(),
+                    simulated=simulated,
+                    checks=checks,
+                    error=error,
+                    evidence=evidence,
+                )
+            ),
+        )
     if args.json:
         emit_json(
             {
+                "version": JSON_VERSION,
+                "url": args.url,
                 "verdict": "refused",
+                "simulated": simulated,
                 "error": error.code,
+                "check": failed_check(error),
                 "message": str(error),
+                "endorsements_at_fault": endorsements_at_fault(error),
+                "appraised_at": format_time(at_s),
+                "policy": {"name": policy.name, "digest": policy.digest()},
                 "checks": [check.to_json() for check in checks],
             }
         )
         return
-    print_checks(checks, sys.stdout)
-    say(paint(f"verdict: refused: {error.code}: {error}", "red", sys.stdout), sys.stdout)
+    print_explained(checks, sys.stdout)
+    say(paint(f"verdict: refused: {error.code}: {printable(str(error))}", "red", sys.stdout), sys.stdout)
     if endorsements_at_fault(error):
         say(
             "The endorsements are at fault, and nothing is known about the platform. Another source may have",
