@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     # The client brings an HTTP client along; it is imported when one is made, since not every command does.
     from adyton.client import Client
     from adyton.simulation import Simulation
+    from adyton_attestation.signing_keys import PublicKey
 
 DEFAULT_URL: Final = "http://127.0.0.1:8470"
 
@@ -122,6 +123,20 @@ def sampling(args: argparse.Namespace) -> dict[str, float | int]:
     """Collect the sampling options that were given."""
     given = {"temperature": args.temperature, "seed": args.seed, "max_tokens": args.max_tokens}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def public_key(text: str) -> "PublicKey":
+    """Read the public key of a signer or a log, as the type of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    from adyton_attestation.signing_keys import parse_public_key  # noqa: PLC0415 - few commands take keys
+
+    try:
+        return parse_public_key(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def read_file(path: Path, what: str) -> bytes:

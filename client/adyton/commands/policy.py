@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from adyton.commands.options import OK, REFUSED, read_file, simulation
+from adyton.commands.policy_releases import (
+    COPIED_SIGNERS,
+    add_release_options,
+    policy_of_releases,
+    refuse_idle_options,
+)
 from adyton.edge import wall_clock_s
 from adyton.terminal import Style, announce_simulation, emit_json, paint, printable, say
 from adyton.trust import read_policy
@@ -45,13 +51,16 @@ FIRST_USE: Final = (
 
 _EXAMPLES: Final = """examples:
   adyton policy init --out policy.toml
+  adyton policy init --release releases.json --log-key releases.example.org/adyton+... \\
+      --signer alice@example.org+... --signer bob@example.org+... --out policy.toml
   adyton policy init --from-url https://appliance.example --custodian "Ann, rack team" --place "hall 2, rack 7"
   adyton policy explain policy.toml
   adyton policy lint policy.toml --strict
 
 exit codes:
   0  done; lint found no error
-  1  lint found an error (with --strict: or a warning); the evidence of --from-url or --report was refused
+  1  lint found an error (with --strict: or a warning); the evidence of --from-url or --report, or
+     the release file, was refused
   2  unusable input: no policy, or one that contradicts itself
   3  the appliance cannot be reached
 """
@@ -96,8 +105,9 @@ def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "init",
         help="begin a policy: strict, with a comment on every member",
         description="Write a strict policy with a comment on every member. It names no enclave and therefore accepts "
-        "none; fill in what the release and the operator state. It can be filled in from what an appliance shows, "
-        "which is trust on first use: compare before you rely on it.",
+        "none; fill in what the release and the operator state. It can be filled in from a release file and the "
+        "keys of those who signed it; or from what an appliance shows, which is trust on first use: compare before "
+        "you rely on it.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -106,6 +116,7 @@ def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     init.add_argument("--force", action="store_true", help="replace FILE when it exists")
     init.add_argument("--name", default=STARTER_NAME, help="a name for people; part of the policy's digest")
+    add_release_options(init)
     seen = init.add_argument_group("trust on first use")
     choice = seen.add_mutually_exclusive_group()
     choice.add_argument("--from-url", metavar="URL", help="copy the values that this appliance attests now")
@@ -127,36 +138,52 @@ def run_init(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: The file exists, or the input is unusable.
-        AttestationError: The evidence to copy from is not genuine.
+        AttestationError: The evidence to copy from is not genuine, or the release file does not hold.
     """
     if args.out is not None and args.out.exists() and not args.force:
         raise ConfigError(f"{args.out} exists; choose another name, or replace it with --force")
     # To the day, so that the file reads well; after a year somebody shall look again.
     until_s = (wall_clock_s() + _REVIEW_AFTER_S) // DAY_S * DAY_S
+    refuse_idle_options(args)
     first_use = args.from_url is not None or args.report is not None
-    if first_use:
-        policy = _seen(args, until_s=until_s)
-    elif args.simulated or args.custodian or args.place:
+    if not first_use and (args.simulated or args.custodian or args.place):
         raise ConfigError("--simulated, --custodian and --place go with --from-url or --report")
+    if first_use:
+        _emit(_seen(args, until_s=until_s), args, warning=FIRST_USE)
+    elif args.release is not None:
+        policy, found, copied = policy_of_releases(args, until_s=until_s)
+        _emit(policy, args, warning=COPIED_SIGNERS if copied else (), found=found)
     else:
-        policy = starter_policy(args.name, advisories_until_s=until_s)
-    _emit(policy, args, warned=first_use)
+        _emit(starter_policy(args.name, advisories_until_s=until_s), args)
     return OK
 
 
-def _emit(policy: AppraisalPolicy, args: argparse.Namespace, *, warned: bool) -> None:
-    """Write the policy where it was asked for, and the warning above it and on standard error."""
+def _emit(
+    policy: AppraisalPolicy,
+    args: argparse.Namespace,
+    *,
+    warning: tuple[str, ...] = (),
+    found: tuple[str, ...] = (),
+) -> None:
+    """Write the policy where it was asked for, and above it and on standard error a warning and what was found."""
     text = policy.to_toml()
-    if warned:
-        text = "".join(f"# {line}\n" for line in FIRST_USE) + "#\n" + text
+    if warning or found:
+        text = "".join(f"# {printable(line)}\n" for line in (*warning, *found)) + "#\n" + text
     if args.out is not None:
         _write(args.out, text)
     if args.json:
-        emit_json({"policy": policy.to_json(), "digest": policy.digest(), "trust_on_first_use": warned})
+        document = {
+            "policy": policy.to_json(),
+            "digest": policy.digest(),
+            "trust_on_first_use": bool(warning),
+        }
+        emit_json(document)
     elif args.out is None:
         sys.stdout.write(text)
-    for line in FIRST_USE if warned else ():
+    for line in warning:
         say(paint(line, "yellow", sys.stderr))
+    for line in found:
+        say(printable(line))
     if args.out is not None:
         say(f"wrote {args.out}; next: adyton policy lint {args.out}")
 

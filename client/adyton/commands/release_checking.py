@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from adyton.commands.options import OK, REFUSED, read_file
+from adyton.commands.options import OK, REFUSED, public_key, read_file
 from adyton.commands.release_keeping import read_statement
 from adyton.commands.release_words import describe
 from adyton.edge import wall_clock_s
@@ -59,7 +59,7 @@ def _verify(actions: "Subparsers[argparse.ArgumentParser]") -> argparse.Argument
     parser.add_argument("--product", help="without --policy: the product")
     parser.add_argument(
         "--signer",
-        type=_key,
+        type=public_key,
         action="append",
         default=[],
         metavar="KEY",
@@ -67,7 +67,12 @@ def _verify(actions: "Subparsers[argparse.ArgumentParser]") -> argparse.Argument
     )
     parser.add_argument("--threshold", type=int, metavar="N", help="how many must have signed (default: all)")
     parser.add_argument(
-        "--log-key", type=_key, action="append", default=[], metavar="KEY", help="the keeper's public key"
+        "--log-key",
+        type=public_key,
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="the keeper's public key",
     )
     parser.add_argument(
         "--at", type=int, metavar="UNIX_TIME", help="time to check at, in seconds since 1970 (now)"
@@ -77,13 +82,6 @@ def _verify(actions: "Subparsers[argparse.ArgumentParser]") -> argparse.Argument
     )
     parser.set_defaults(run=run_verify)
     return parser
-
-
-def _key(text: str) -> PublicKey:
-    try:
-        return parse_public_key(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run_verify(args: argparse.Namespace) -> int:

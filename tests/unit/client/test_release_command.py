@@ -23,8 +23,9 @@ from memory_appliance import (
 from releases import ALICE, BOB, Keeper, as_bytes, terms
 
 from adyton import Client
+from adyton.commands.policy_releases import COPIED_SIGNERS
 from adyton.receipts import ReportFile
-from adyton_attestation.policy import Identity
+from adyton_attestation.policy import AppraisalPolicy, Identity
 from adyton_attestation.release_file import parse_release_file
 from adyton_attestation.signing_keys import parse_public_key
 from adyton_protocol import media
@@ -266,3 +267,46 @@ def test_a_file_of_ones_own_comes_first(memory: MemoryAppliance, tmp_path: Path)
     assert media.RELEASES_PATH not in memory.paths()
     with pytest.raises(ConfigError):
         Client(URL, simulation=simulation(), releases=path, transport=memory.transport)
+
+
+def test_a_policy_is_begun_from_a_release_file(run: Run, desk: Path) -> None:
+    """With compared keys it believes them, copies no enclave, warns of nothing, and accepts the release file."""
+    file = publish(run, desk, 1)
+    product, *given = keys(desk)[1:]
+    path = desk / "policy.toml"
+    made = run("policy", "init", "--release", file, *given, "--out", path)
+    assert made.code == 0, made.err
+    assert "TRUST ON FIRST USE" not in made.err + path.read_text()
+    assert parse_public_key(given[1]).fingerprint in path.read_text()
+    begun = AppraisalPolicy.from_toml(path.read_bytes())
+    assert begun.releases is not None
+    assert (begun.releases.product, begun.releases.threshold) == (product, 2)
+    assert [str(key) for key in begun.releases.signers] == [given[1], given[3]]
+    assert begun.identity.mr_enclaves == frozenset()
+    assert run("release", "verify", file, "--policy", path).code == 0
+    errors = [
+        item["rule"]
+        for item in json.loads(run("policy", "lint", path, "--json").out)["findings"]
+        if item["level"] == "error"
+    ]
+    assert errors == ["platforms"]
+
+
+def test_signers_out_of_the_release_file_are_trust_on_first_use(run: Run, desk: Path) -> None:
+    """Without --signer the file and standard error say so; without the keeper's key there is no policy at all."""
+    file = publish(run, desk, 1)
+    keeper = ("--log-key", keys(desk)[-1])
+    made = run("policy", "init", "--release", file, *keeper)
+    assert made.code == 0
+    for line in COPIED_SIGNERS:
+        assert line in made.err
+        assert f"# {line}" in made.out
+    assert AppraisalPolicy.from_toml(made.out).releases is not None
+    assert json.loads(run("policy", "init", "--release", file, *keeper, "--json").out)["trust_on_first_use"]
+    missing = run("policy", "init", "--release", file)
+    assert (missing.code, "--log-key" in missing.err) == (2, True)
+    assert run("policy", "init", *keeper).code == 2
+    assert run("policy", "init", "--release", file, *keeper, "--from-url", URL).code == 2
+    assert run("policy", "init", "--release", file, *keeper, "--signer", str(ALICE.public)).code == 1
+    file.write_text("{}")
+    assert run("policy", "init", "--release", file, *keeper).code == 1
