@@ -16,6 +16,7 @@ from adyton_attestation.quote import parse_quote
 from adyton_protocol.errors import AttestationError, ReceiptError
 from adyton_protocol.receipt import MODEL_IDENTITY, Receipt, VerifiedReceipt, verify_receipt
 from adyton_protocol.report import AttestationReport
+from adyton_protocol.strict_json import JsonObject
 
 CheckVerdict = Literal["pass", "fail", "skip"]
 
@@ -35,6 +36,10 @@ class ReceiptCheck:
     name: str
     verdict: CheckVerdict
     detail: str
+
+    def to_json(self) -> JsonObject:
+        """Return the JSON object."""
+        return {"number": self.number, "name": self.name, "verdict": self.verdict, "detail": self.detail}
 
 
 class Checks:

@@ -16,6 +16,7 @@ from adyton.session import Attested
 from adyton_attestation.endorsements import Endorsements, parse_endorsements
 from adyton_protocol.digests import jcs
 from adyton_protocol.errors import ConfigError
+from adyton_protocol.keyset import MAX_NOT_AFTER_S
 from adyton_protocol.receipt import Receipt, VerifiedReceipt, openings, receipt_from_json
 from adyton_protocol.report import AttestationReport, report_from_json
 from adyton_protocol.strict_json import JsonObject, parse_json
@@ -123,6 +124,9 @@ class ReportFile:
             raise ConfigError("releases of a report file are a JSON object")
         if not isinstance(challenge, str | None) or not isinstance(appraised_at, int | None):
             raise ConfigError("a report file's challenge is a string and its appraised_at an integer")
+        # A truth value is an integer to Python, and a time beyond year 9999 is one that no calendar here has.
+        if isinstance(appraised_at, bool) or not 0 <= (appraised_at or 0) <= MAX_NOT_AFTER_S:
+            raise ConfigError("a report file's appraised_at is no Unix time up to the year 9999")
         return cls(
             report=report,
             endorsements=endorsements,

@@ -25,6 +25,9 @@ from adyton_attestation.times import format_time
 from adyton_protocol.errors import AttestationError, ConfigError, EndorsementError
 from adyton_protocol.strict_json import JsonObject
 
+JSON_VERSION: Final = 1
+"""Of what ``--json`` prints; ``docs/reports.md`` describes it."""
+
 _COLLATERAL: Final = (
     "pck_crl_issuer_chain",
     "root_ca_crl",
@@ -200,6 +203,7 @@ def _print_acceptance(appraisal: QuoteAppraisal, at_s: int) -> None:
 
 def _acceptance_json(appraisal: QuoteAppraisal, at_s: int) -> JsonObject:
     return {
+        "version": JSON_VERSION,
         "verdict": "accepted",
         "simulated": appraisal.simulated,
         "appraised_at": format_time(at_s),
@@ -235,6 +239,7 @@ def _print_refusal(error: AttestationError, *, as_json: bool) -> None:
     if as_json:
         emit_json(
             {
+                "version": JSON_VERSION,
                 "verdict": "refused",
                 "error": error.code,
                 "check": failed_check(error),

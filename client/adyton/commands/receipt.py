@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``adyton receipt verify`` and ``replay``: check a kept receipt, or a kept search, offline, without the appliance."""
+"""``adyton receipt verify``, ``replay`` and ``audit``: check what was kept, offline, without the appliance."""
 
 import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from adyton.commands import receipt_audit
 from adyton.commands.options import (
     EXIT_CODES,
     OK,
@@ -25,6 +25,9 @@ from adyton.terminal import announce_simulation, emit_json, paint, print_checks,
 from adyton.trust import appraiser_for
 from adyton_protocol.errors import AttestationError, ReceiptError
 from adyton_protocol.receipt import Receipt
+
+JSON_VERSION: Final = 1
+"""Of what ``receipt verify --json`` prints; ``docs/reports.md`` describes it."""
 
 _EXAMPLES: Final = """examples:
   adyton ask --simulated "..." --save-receipt receipt.json --save-report report.json
@@ -86,6 +89,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     replay.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_trust_options(replay)
     replay.set_defaults(run=run_replay)
+    receipt_audit.register(actions)
 
 
 def run_replay(args: argparse.Namespace) -> int:
@@ -101,7 +105,7 @@ def run_replay(args: argparse.Namespace) -> int:
                 "verdict": "same choice" if same else "refused",
                 "appraised": appraised(checks),
                 "simulated": simulated,
-                "checks": [asdict(check) for check in checks],
+                "checks": [check.to_json() for check in checks],
             }
         )
         return OK if same else REFUSED
@@ -143,10 +147,11 @@ def run_verify(args: argparse.Namespace) -> int:
             announce_simulation()
         emit_json(
             {
+                "version": JSON_VERSION,
                 "verdict": "valid" if valid else "invalid",
                 "appraised": appraised(checks.lines),
                 "simulated": simulated,
-                "checks": [asdict(check) for check in checks.lines],
+                "checks": [check.to_json() for check in checks.lines],
                 "receipt_id": None if receipt is None else receipt.receipt_id,
             }
         )
