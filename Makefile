@@ -133,6 +133,10 @@ openapi: setup  ## Rewrite docs/openapi.json and the tables of docs/api.md after
 	@$(BIN)/python docs/generators/openapi_document.py
 	@$(BIN)/python docs/generators/api_page.py
 
+.PHONY: reports-page
+reports-page: setup  ## Rewrite the tables of docs/reports.md after changing a schema in docs/schemas.
+	@$(BIN)/python docs/generators/reports_page.py
+
 .PHONY: pins
 pins: setup  ## Resolve and hash the dependencies anew after changing pyproject.toml.
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --no-header \
