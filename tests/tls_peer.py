@@ -3,10 +3,11 @@
 
 import contextlib
 import hashlib
+import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,22 +16,26 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
-from memory_appliance import MR_ENCLAVE, pki
+from memory_appliance import DONE, MR_ENCLAVE, MemoryAppliance, pki
 
 from adyton.edge import wall_clock_s
 from adyton_attestation.simulation.pki import SimulatedPki
 from adyton_attestation.simulation.quoting import EnclaveReportSpec, build_sgx_quote
 from adyton_protocol import cbor
 from adyton_protocol.ra_tls import (
+    EXCHANGE_HEADER,
     LEGACY_QUOTE_OID,
     TAGGED_EVIDENCE_OID,
     claims_report_data,
+    exchange_header,
     public_key_claims,
     public_key_report_data,
 )
+from adyton_protocol.receipt import RECEIPT_HEADER, ReceiptBuilder
+from adyton_protocol.sse import comment_of, receipt_comment
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok"
+UNASKED = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +99,61 @@ def certificate(
     return builder.sign(key, hashes.SHA256())
 
 
+@dataclass(kw_only=True)
+class Answering:
+    """Answers as an enclave does: with a receipt about the request, the answer and an exchange of its own.
+
+    Attributes:
+        appliance: With the epoch that signs.
+        body: What the answer says, without the end of a stream.
+        streamed: Whether it is a stream, whose receipt is a comment before its end.
+        headers: What the answer's header says instead; None leaves a line out.
+        sends: What is sent instead of what the receipt is about.
+        about: What the receipt is about instead of the request.
+    """
+
+    appliance: MemoryAppliance
+    body: bytes = b"ok"
+    streamed: bool = False
+    headers: dict[str, str | None] = field(default_factory=dict)
+    sends: bytes | None = None
+    about: bytes | None = None
+
+    def __call__(self, request: bytes) -> bytes:
+        """Answer."""
+        epoch, exchange_id, secret = self.appliance.epoch, secrets.token_bytes(32), secrets.token_bytes(32)
+        builder = ReceiptBuilder(
+            receipt_id="rcpt-" + secrets.token_hex(8),
+            keyset_digest=epoch.keyset.digest(),
+            receipt_secret=secret,
+            enc=exchange_id,
+            request_body=request if self.about is None else self.about,
+            endpoint="/v1/chat/completions",
+        )
+        builder.response_data(self.body)
+        receipt = self.appliance.finish(builder)
+        sent = self.body if self.sends is None else self.sends
+        if self.streamed:
+            comment = receipt_comment(receipt.to_bytes()) if self.appliance.with_receipt else b""
+            sent += comment_of(16) + comment + DONE
+        headers: dict[str, str | None] = {
+            "content-type": "text/event-stream" if self.streamed else "text/plain",
+            "content-length": str(len(sent)),
+            "x-aci-keyset-digest": epoch.keyset.digest(),
+            EXCHANGE_HEADER: exchange_header(exchange_id, secret).decode(),
+            RECEIPT_HEADER: None if self.streamed else receipt.header_value(),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | self.headers).items() if value)
+        return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + sent
+
+
 @dataclass
 class Recorder:
     """What reached the peer: handshakes that ended, and bytes after them."""
 
     url: str
     context: ssl.SSLContext
+    answer: Callable[[bytes], bytes] = lambda _body: UNASKED
     received: bytearray = field(default_factory=bytearray)
     connections: int = 0
 
@@ -125,10 +179,13 @@ def recording() -> Iterator[Recorder]:
             with contextlib.suppress(OSError), connection:
                 connection.settimeout(5)
                 with context.wrap_socket(connection, server_side=True) as tls:
+                    request = b""
                     while data := tls.recv(65536):
                         recorder.received += data
-                        if recorder.received.endswith(b"}"):
-                            tls.sendall(ANSWER)
+                        request += data
+                        if request.endswith(b"}"):
+                            tls.sendall(recorder.answer(request.partition(b"\r\n\r\n")[2]))
+                            request = b""
 
         def accept() -> None:
             while True:

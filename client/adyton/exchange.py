@@ -142,7 +142,7 @@ class Exchange:
 
     def _check_receipt(self, reader: AnswerReader, status: int) -> None:
         if reader.receipt is None:
-            if self._needs_receipt(status) and not reader.reports_error:
+            if needs_receipt(self._request.method, status) and not reader.reports_error:
                 raise ReceiptError("the enclave answered without a receipt")
             return
         verified = verify_receipt(reader.receipt, self._attested.verdict.keyset)
@@ -156,8 +156,10 @@ class Exchange:
         )
         self._on_receipt(ReceiptRecord(verified=verified, attested=self._attested, secret=secret))
 
-    def _needs_receipt(self, status: int) -> bool:
-        return self._request.method == "POST" and 200 <= status < 300  # noqa: PLR2004 - RFC 9110 15.3
+
+def needs_receipt(method: str, status: int) -> bool:
+    """Whether an answer of this status is worth nothing without a receipt."""
+    return method == "POST" and 200 <= status < 300  # noqa: PLR2004 - RFC 9110 15.3
 
 
 def _for_the_caller(headers: tuple[Header, ...]) -> tuple[Header, ...]:

@@ -13,7 +13,8 @@ A connection is used as long as the appraisal that it was checked under is curre
 
 SECURITY: this is key binding plus a challenge, and no more. Whoever has the enclave's TLS key until it is rotated can
 be in the middle; evidence about the very connection would need an exporter, which Python's ``ssl`` does not have. The
-host sees less of the framing here and more of the sizes; requests are not padded. Answers are receipted as ever.
+host sees less of the framing here and more of the sizes; requests are not padded. Answers are receipted as ever: the
+end of each is shown once its receipt has been checked (:mod:`adyton.plain_exchange`), and kept beside the others.
 """
 
 import asyncio
@@ -26,8 +27,9 @@ import httpx
 
 from adyton.address import INNER_AUTHORITY, Address
 from adyton.edge import Clock
+from adyton.plain_exchange import PlainExchange, names_another_keyset
 from adyton.session import Attested, Session
-from adyton.transport import OUTER_LIMITS, AsyncDriver, Driver
+from adyton.transport import OUTER_LIMITS, AsyncDriver, Driver, Link
 from adyton_attestation.ra_tls import CertificateAppraisal
 from adyton_protocol.errors import AppraisalError, ConfigError
 
@@ -64,18 +66,35 @@ def check_peer(session: Session, attested: Attested, der: bytes, *, now_s: int) 
     # SECURITY: without this the certificate alone would do, which is not fresh and says nothing of the models.
     if appraisal.spki_sha256 not in listed:
         raise UnlistedKey
-    ours, theirs = attested.verdict.quote.report, appraisal.report
-    if (ours.mr_enclave, ours.mr_signer, attested.verdict.claims.ppid) != (
-        theirs.mr_enclave,
-        theirs.mr_signer,
-        appraisal.claims.ppid,
-    ):
+    theirs = appraisal.report
+    if _enclave_of(attested) != (theirs.mr_enclave, theirs.mr_signer, appraisal.claims.ppid):
         raise AppraisalError(
             "tls-same-enclave",
             expected="a certificate of the enclave that was attested",
             actual="one of another",
         )
     return appraisal
+
+
+def _enclave_of(attested: Attested) -> tuple[bytes, bytes, bytes]:
+    report = attested.verdict.quote.report
+    return report.mr_enclave, report.mr_signer, attested.verdict.claims.ppid
+
+
+def check_successor(before: Attested, after: Attested) -> Attested:
+    """Demand that an answer is signed by the enclave that was asked, after it has rotated its keys.
+
+    Raises:
+        AppraisalError: The host has another one attest now.
+    """
+    # SECURITY: both are acceptable, and only one of them has seen the request.
+    if _enclave_of(before) != _enclave_of(after):
+        raise AppraisalError(
+            "tls-same-enclave",
+            expected="keys of the enclave that was asked",
+            actual="those of another",
+        )
+    return after
 
 
 def ra_tls_context(check: PeerCheck) -> ssl.SSLContext:
@@ -146,6 +165,19 @@ def _outward(request: httpx.Request, address: Address) -> httpx.Request:
     )
 
 
+def _exchange(
+    link: Link, attested: Attested, request: httpx.Request, response: httpx.Response
+) -> PlainExchange:
+    return PlainExchange(
+        attested,
+        method=request.method,
+        content=request.content,
+        status=response.status_code,
+        headers=response.headers.raw,
+        on_receipt=link.ledger.add,
+    )
+
+
 def tls_address(base_url: str) -> Address:
     """Check the address of the second channel.
 
@@ -200,7 +232,14 @@ class RaTlsTransport(httpx.BaseTransport):
             self._leave(lane, transport)
             raise
         assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - what this transport returns
-        stream = _Held(response.stream, lambda: self._leave(lane, transport))
+        try:
+            signing = self._signing(attested, response)
+            exchange = _exchange(self._driver.link, signing, request, response)
+        except BaseException:
+            response.stream.close()
+            self._leave(lane, transport)
+            raise
+        stream = _Held(response.stream, exchange, lambda: self._leave(lane, transport))
         return httpx.Response(
             response.status_code,
             headers=response.headers,
@@ -208,6 +247,13 @@ class RaTlsTransport(httpx.BaseTransport):
             request=request,
             extensions=response.extensions,
         )
+
+    def _signing(self, attested: Attested, response: httpx.Response) -> Attested:
+        """The appraisal of the keyset that an answer is signed under: this one, or after a rotation the next."""
+        if not names_another_keyset(response.headers.raw, attested):
+            return attested
+        self._driver.link.session.expire(attested)
+        return check_successor(attested, self._driver.attest())
 
     def _enter(self, attested: Attested) -> tuple[_Lane, httpx.HTTPTransport]:
         with self._lock:
@@ -241,14 +287,21 @@ class RaTlsTransport(httpx.BaseTransport):
 
 
 class _Held(httpx.SyncByteStream):
-    """An answer that holds its lane until it is closed."""
+    """An answer that holds its lane until it is closed, and whose end is shown once it is proven."""
 
-    def __init__(self, stream: httpx.SyncByteStream, leave: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: httpx.SyncByteStream, exchange: PlainExchange, leave: Callable[[], None]
+    ) -> None:
         self._stream = stream
+        self._exchange = exchange
         self._leave: Callable[[], None] | None = leave
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
+        for part in self._stream:
+            if content := self._exchange.push(part):
+                yield content
+        if end := self._exchange.finish():
+            yield end
 
     def close(self) -> None:
         leave, self._leave = self._leave, None
@@ -290,13 +343,27 @@ class AsyncRaTlsTransport(httpx.AsyncBaseTransport):
             await self._leave(lane, transport)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - what this transport returns
+        try:
+            signing = await self._signing(attested, response)
+            exchange = _exchange(self._driver.link, signing, request, response)
+        except BaseException:
+            await response.stream.aclose()
+            await self._leave(lane, transport)
+            raise
         return httpx.Response(
             response.status_code,
             headers=response.headers,
-            stream=_AsyncHeld(response.stream, self, lane, transport),
+            stream=_AsyncHeld(response.stream, exchange, self, lane, transport),
             request=request,
             extensions=response.extensions,
         )
+
+    async def _signing(self, attested: Attested, response: httpx.Response) -> Attested:
+        """See :meth:`RaTlsTransport._signing`."""
+        if not names_another_keyset(response.headers.raw, attested):
+            return attested
+        self._driver.link.session.expire(attested)
+        return check_successor(attested, await self._driver.attest())
 
     async def _enter(self, attested: Attested) -> tuple[_Lane, httpx.AsyncHTTPTransport]:
         if self._lane is None or self._lane[0].attested is not attested:
@@ -335,17 +402,22 @@ class _AsyncHeld(httpx.AsyncByteStream):
     def __init__(
         self,
         stream: httpx.AsyncByteStream,
+        exchange: PlainExchange,
         owner: AsyncRaTlsTransport,
         lane: _Lane,
         transport: httpx.AsyncHTTPTransport,
     ) -> None:
         self._stream = stream
+        self._exchange = exchange
         self._owner = owner
         self._place: tuple[_Lane, httpx.AsyncHTTPTransport] | None = (lane, transport)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._stream:
-            yield part
+            if content := self._exchange.push(part):
+                yield content
+        if end := self._exchange.finish():
+            yield end
 
     async def aclose(self) -> None:
         place, self._place = self._place, None

@@ -13,7 +13,6 @@ Attestation is answered here as well, so that a client may challenge through thi
 """
 
 import asyncio
-import base64
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -28,11 +27,10 @@ from adyton_enclave.pacing import Pacer, shaped
 from adyton_enclave.privacy import Profile
 from adyton_protocol import media
 from adyton_protocol.padding import bucket
+from adyton_protocol.ra_tls import EXCHANGE_HEADER, EXCHANGE_ID_BYTES, exchange_header
 from adyton_protocol.report import API_VERSION
 from adyton_protocol.suite import RECEIPT_SECRET_BYTES
 
-EXCHANGE_ID_BYTES: Final = 32
-EXCHANGE_HEADER: Final = b"adyton-exchange"
 """Unpadded base64url of the exchange id, a dot, and the receipt secret."""
 PADDING_HEADER: Final = b"adyton-padding"
 
@@ -217,7 +215,7 @@ def _headers(
         # aci/1 section 5.2; hints, as there.
         (b"x-aci-version", API_VERSION.encode("ascii")),
         (b"x-aci-keyset-digest", epoch.keyset.digest().encode("ascii")),
-        (EXCHANGE_HEADER, _base64url(exchange_id) + b"." + _base64url(secret)),
+        (EXCHANGE_HEADER.encode("ascii"), exchange_header(exchange_id, secret)),
     ]
 
 
@@ -237,7 +235,3 @@ async def _hang_up(receive: Receive) -> None:
     """Return when the peer closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _base64url(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")

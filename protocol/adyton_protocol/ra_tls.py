@@ -18,13 +18,16 @@ SECURITY: quotes over TLS keys and quotes over keysets stay apart by what is has
 from outside, and none must be added; whoever could choose them could have the enclave vouch for a key of his.
 """
 
+import base64
 import hashlib
+import re
 from typing import Final
 
 from adyton_protocol import cbor
-from adyton_protocol.errors import LocalProtocolError, MalformedEvidence
+from adyton_protocol.errors import LocalProtocolError, MalformedEvidence, ReceiptError
 from adyton_protocol.report import MAX_QUOTE_BYTES
 from adyton_protocol.statement import REPORT_DATA_BYTES
+from adyton_protocol.suite import RECEIPT_SECRET_BYTES
 
 LEGACY_QUOTE_OID: Final = "1.2.840.113741.1337.6"
 TAGGED_EVIDENCE_OID: Final = "2.23.133.5.4.9"
@@ -32,10 +35,48 @@ TEE_QUOTE_TAG: Final = 60_000
 MAX_CERTIFICATE_BYTES: Final = 64 * 1024
 """Largest certificate that a client looks at; TLS itself carries about 100 KiB."""
 
+EXCHANGE_HEADER: Final = "adyton-exchange"
+"""Header of every answer inside TLS: exchange id and receipt secret, in unpadded base64url with a dot between them."""
+EXCHANGE_ID_BYTES: Final = 32
+
+_EXCHANGE: Final = re.compile(rb"([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{43})")
 _PUBKEY_HASH: Final = "pubkey-hash"
 _SHA_256: Final = 1
 _DER_SEQUENCE: Final = 0x30
 _MAX_SPKI_BYTES: Final = 1024
+
+
+def exchange_header(exchange_id: bytes, receipt_secret: bytes) -> bytes:
+    """Return the value of the header :data:`EXCHANGE_HEADER`.
+
+    Args:
+        exchange_id: ``EXCHANGE_ID_BYTES`` fresh bytes.
+        receipt_secret: ``RECEIPT_SECRET_BYTES`` fresh bytes.
+
+    Raises:
+        LocalProtocolError: Not that many bytes.
+    """
+    if (len(exchange_id), len(receipt_secret)) != (EXCHANGE_ID_BYTES, RECEIPT_SECRET_BYTES):
+        raise LocalProtocolError("an exchange has an id and a secret of 32 bytes each")
+    return b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (exchange_id, receipt_secret))
+
+
+def parse_exchange_header(value: bytes) -> tuple[bytes, bytes]:
+    """Return exchange id and receipt secret, of the value of the header :data:`EXCHANGE_HEADER`.
+
+    Args:
+        value: From whoever holds the peer's key.
+
+    Raises:
+        ReceiptError: Not of this one form.
+    """
+    found = _EXCHANGE.fullmatch(value)
+    if found is None:
+        raise ReceiptError(f"the header {EXCHANGE_HEADER} is malformed")
+    exchange_id, secret = (base64.urlsafe_b64decode(part + b"=") for part in found.groups())
+    if exchange_header(exchange_id, secret) != value:
+        raise ReceiptError(f"the header {EXCHANGE_HEADER} is not in its one form")
+    return exchange_id, secret
 
 
 def public_key_report_data(spki: bytes) -> bytes:

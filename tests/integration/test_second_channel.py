@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from adyton.edge import fresh_challenge
+from adyton.receipts import ReceiptRecord
 from adyton_attestation.ra_tls import parse_certificate
 from adyton_protocol.receipt import check_exchange, parse_receipt_header, verify_receipt
 from adyton_protocol.report import parse_report
-from adyton_protocol.sse import find_receipt
 from appliance import Appliance
 from tiny_appliance import TINY, running_tiny
 
@@ -73,20 +73,23 @@ def test_both_channels_give_the_same_answer(appliance: Appliance) -> None:
 
 
 def test_a_stream_comes_as_it_is_made(appliance: Appliance) -> None:
-    """Events, a receipt among them, and the end."""
+    """Events and the end; the receipt among them was checked, and is kept."""
 
-    async def run() -> tuple[httpx.Headers, bytes]:
+    async def run() -> tuple[httpx.Headers, bytes, ReceiptRecord | None]:
         async with (
             appliance.async_client() as client,
             client.ra_tls(tls_url(appliance)) as http,
             http.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as response,
         ):
-            return response.headers, await response.aread()
+            body = await response.aread()
+            return response.headers, body, client.last_receipt
 
-    headers, body = asyncio.run(run())
+    headers, body, record = asyncio.run(run())
     assert headers["content-type"].startswith("text/event-stream")
-    assert b"data: [DONE]\n\n" in body, "a padding comment may follow"
-    assert any(find_receipt(group) for group in body.split(b"\n\n") if group.startswith(b": adyton-receipt"))
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert not any(line.startswith(b":") for line in body.splitlines())
+    assert record is not None
+    assert record.verified.keyset.digest() == headers["x-aci-keyset-digest"]
 
 
 def test_the_certificate_is_what_the_keyset_lists_and_attestation_answers_there_too(

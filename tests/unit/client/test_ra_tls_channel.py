@@ -5,15 +5,16 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from memory_appliance import URL, MemoryAppliance, pki, simulation
+from memory_appliance import DONE, URL, WORDS, MemoryAppliance, delta_events, pki, simulation
 from tls_peer import (
+    Answering,
     Enclave,
     PrivateKey,
     Recorder,
@@ -26,10 +27,17 @@ from tls_peer import (
 
 from adyton import AsyncClient, Client
 from adyton.edge import wall_clock_s
-from adyton.ra_tls import UnlistedKey
+from adyton.ra_tls import UnlistedKey, check_successor
+from adyton.receipts import ReceiptRecord
 from adyton_attestation.simulation.pki import create_pki
 from adyton_protocol import cbor
-from adyton_protocol.errors import AttestationError, ConfigError, LocalProtocolError
+from adyton_protocol.errors import (
+    AppraisalError,
+    AttestationError,
+    ConfigError,
+    LocalProtocolError,
+    ReceiptError,
+)
 from adyton_protocol.keyset import Keyset, TlsKeyEntry
 from adyton_protocol.ra_tls import LEGACY_QUOTE_OID, TAGGED_EVIDENCE_OID, public_key_claims
 from adyton_protocol.statement import report_data
@@ -69,10 +77,16 @@ class Setting:
     peer: Recorder
     directory: Path
     key: ec.EllipticCurvePrivateKey
+    receipts: tuple[ReceiptRecord, ...] = ()
 
     def shows(self, key: PrivateKey, extensions: dict[str, bytes], **times: int) -> None:
         """Have the peer show a certificate."""
         self.peer.show(key, certificate(key, extensions, **times), self.directory)
+
+    def answers(self, **changes: Any) -> None:
+        """Have the peer, its enclave, answer like this."""
+        self.shows(self.key, genuine_extensions(self.key))
+        self.peer.answer = Answering(appliance=self.appliance, **changes)
 
     def ask(self, times: int = 1) -> list[httpx.Response]:
         """Send requests over the second channel."""
@@ -81,11 +95,15 @@ class Setting:
         }  # fmt: skip
         if not self.asynchronous:
             with Client(URL, **options) as client, client.ra_tls(self.peer.url) as http:
-                return [http.post("/v1/chat/completions", json={"q": CANARY}) for _ in range(times)]
+                answers = [http.post("/v1/chat/completions", json={"q": CANARY}) for _ in range(times)]
+                self.receipts = client.receipts
+                return answers
 
         async def run() -> list[httpx.Response]:
             async with AsyncClient(URL, **options) as client, client.ra_tls(self.peer.url) as http:
-                return [await http.post("/v1/chat/completions", json={"q": CANARY}) for _ in range(times)]
+                answers = [await http.post("/v1/chat/completions", json={"q": CANARY}) for _ in range(times)]
+                self.receipts = client.receipts
+                return answers
 
         return asyncio.run(run())
 
@@ -96,6 +114,7 @@ def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]
     appliance, key = MemoryAppliance(), new_key()
     listing(appliance, key)
     with recording() as peer:
+        peer.answer = Answering(appliance=appliance)
         yield Setting(request.param, appliance, peer, tmp_path, key)
 
 
@@ -114,6 +133,87 @@ def test_the_tagged_evidence_alone_will_do(setting: Setting) -> None:
     tagged = genuine_extensions(setting.key)[TAGGED_EVIDENCE_OID]
     setting.shows(setting.key, {TAGGED_EVIDENCE_OID: tagged})
     assert setting.ask()[0].text == "ok"
+
+
+EVENTS = b"".join(delta_events(WORDS))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_every_answer_leaves_a_checked_receipt_here_too(setting: Setting, *, streamed: bool) -> None:
+    """It is kept with its secret and the evidence behind it; of a stream the caller sees events and the end alone."""
+    setting.answers(streamed=streamed, body=EVENTS if streamed else b"ok")
+    answer = setting.ask(2)[1]
+    assert answer.content == (EVENTS + DONE if streamed else b"ok")
+    assert [record.receipt for record in setting.receipts][-1] == setting.appliance.last_receipt
+    assert len(setting.receipts) == 2
+    keyset = setting.receipts[-1].attested.verdict.keyset
+    assert keyset.digest() == setting.appliance.epoch.keyset.digest()
+
+
+UNPROVEN: dict[str, dict[str, Any]] = {
+    "no receipt": {"headers": {"adyton-receipt": None}},
+    "no exchange": {"headers": {"adyton-exchange": None}},
+    "another exchange": {"headers": {"adyton-exchange": f"{'A' * 43}.{'A' * 43}"}},
+    "an exchange that is none": {"headers": {"adyton-exchange": "A.A"}},
+    "another answer": {"sends": b"no"},
+    "another question": {"about": b'{"q":"another"}'},
+    "a receipt that is none": {"headers": {"adyton-receipt": "AAAA"}},
+    "another part of a stream": {"streamed": True, "body": EVENTS, "sends": b"data: {}\n\n"},
+}
+
+
+@pytest.mark.parametrize("name", UNPROVEN)
+def test_an_answer_whose_receipt_does_not_prove_it_is_refused(setting: Setting, name: str) -> None:
+    """Missing, or about something else: no answer, and no record of one."""
+    setting.answers(**UNPROVEN[name])
+    with pytest.raises(ReceiptError):
+        setting.ask()
+    assert setting.receipts == ()
+
+
+def test_a_stream_does_not_end_without_its_receipt(setting: Setting) -> None:
+    """The caller never sees the end."""
+    setting.appliance.with_receipt = False
+    setting.answers(streamed=True, body=EVENTS)
+    with pytest.raises(ReceiptError, match="without a receipt"):
+        setting.ask()
+
+
+def test_an_answer_signed_after_a_rotation_is_checked_under_the_new_keyset(setting: Setting) -> None:
+    """The connection outlives its epoch: the client attests once more, and believes the same enclave alone."""
+    setting.answers()
+    answering = setting.peer.answer
+
+    def rotated(request: bytes) -> bytes:
+        setting.appliance.rotate(forget=False)
+        listing(setting.appliance, setting.key)
+        return answering(request)
+
+    setting.peer.answer = rotated
+    assert setting.ask()[0].text == "ok"
+    record = setting.receipts[0]
+    assert record.attested.verdict.keyset.digest() == setting.appliance.epoch.keyset.digest()
+    assert setting.peer.received.count(CANARY.encode()) == 1
+
+
+@pytest.mark.parametrize("field", ["mr_enclave", "mr_signer", "ppid"])
+def test_keys_of_another_enclave_sign_nothing_here(memory: MemoryAppliance, field: str) -> None:
+    """Whoever attests after the rotation must be who was asked, though both would be accepted."""
+    with Client(URL, simulation=simulation(), transport=memory.transport) as client:
+        before = client.attest()
+        memory.rotate()
+        client.verify()
+        after = client.attest()
+    assert after is not before
+    assert check_successor(before, after) is after
+    verdict = after.verdict
+    claims, quote = verdict.claims, verdict.quote
+    if field == "ppid":
+        claims = replace(claims, ppid=bytes(16))
+    else:
+        quote = replace(quote, report=replace(quote.report, **{field: bytes([7]) * 32}))
+    with pytest.raises(AppraisalError, match="those of another"):
+        check_successor(before, replace(after, verdict=replace(verdict, claims=claims, quote=quote)))
 
 
 OTHER_PKI = Enclave(platform=create_pki(wall_clock_s()))

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from adyton_protocol import cbor
 from adyton_protocol.digests import sha256_hex
-from adyton_protocol.errors import LocalProtocolError, MalformedEvidence
+from adyton_protocol.errors import LocalProtocolError, MalformedEvidence, ReceiptError
 from adyton_protocol.ra_tls import (
     claims_report_data,
+    exchange_header,
+    parse_exchange_header,
     parse_tagged_evidence,
     public_key_claims,
     public_key_report_data,
@@ -139,3 +141,32 @@ def test_what_the_reader_refuses_is_not_written(quote: bytes) -> None:
     """A quote has a size."""
     with pytest.raises(LocalProtocolError):
         tagged_evidence(quote, SPKI)
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_the_exchange_of_an_answer_comes_back(exchange_id: bytes, secret: bytes) -> None:
+    """Id and secret, in one word that has one form."""
+    value = exchange_header(exchange_id, secret)
+    assert parse_exchange_header(value) == (exchange_id, secret)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=100),
+        st.text("AB-_.=", min_size=80, max_size=90).map(str.encode),
+        st.sampled_from([b"A" * 42 + b"B." + b"A" * 43, b"A" * 43 + b"." + b"A" * 42 + b"B"]),
+    )
+)
+def test_what_is_no_exchange_is_refused(value: bytes) -> None:
+    """Also where base64 would forgive bits that stand for nothing."""
+    try:
+        parts = parse_exchange_header(value)
+    except ReceiptError:
+        return
+    assert exchange_header(*parts) == value
+
+
+def test_an_exchange_is_of_its_lengths() -> None:
+    """Shorter ones would be weak, and never come from the enclave."""
+    with pytest.raises(LocalProtocolError):
+        exchange_header(bytes(31), bytes(32))
