@@ -10,26 +10,23 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
     load_pem_public_key,
 )
 
 from adyton.commands.options import OK, REFUSED, read_file
 from adyton.edge import wall_clock_s
+from adyton.release_files import ask_passphrase, create_key, load_key, replace_file
 from adyton.terminal import Style, emit_json, paint, print_checks, say
 from adyton_attestation.eat import Tier, VerifiedResult, key_id, verify_result
-from adyton_protocol.errors import AttestationError, ConfigError
+from adyton_protocol.errors import AttestationError, ConfigError, LocalProtocolError
 
-_PRIVATE: Final = 0o600
 _STYLES: Final[dict[Tier, Style]] = {
     "affirming": "green", "warning": "yellow", "contraindicated": "red", "none": "red",
 }  # fmt: skip
 
 _EXAMPLES: Final = """examples:
-  adyton attestation-result keygen --key auditor.key --public auditor.pub
+  adyton attestation-result keygen --name auditor@example.org --key auditor.key --public auditor.pub
   adyton verify --policy policy.toml --eat-key auditor.key --eat result.jwt
   adyton attestation-result verify result.jwt --key auditor.pub
 
@@ -55,11 +52,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     commands = parser.add_subparsers(dest="result_command", required=True, metavar="COMMAND")
     keygen = commands.add_parser("keygen", help="make the key of somebody who vouches for appraisals")
+    keygen.add_argument("--name", default="auditor", help="whose key it is; for people (default %(default)s)")
     keygen.add_argument(
-        "--key", type=Path, required=True, metavar="FILE", help="where the private key goes (PEM)"
+        "--key", type=Path, required=True, metavar="FILE", help="where the private key goes, mode 0600"
     )
     keygen.add_argument(
         "--public", type=Path, required=True, metavar="FILE", help="where the public key goes (PEM)"
+    )
+    how = keygen.add_mutually_exclusive_group()
+    how.add_argument(
+        "--passphrase-file", type=Path, metavar="FILE", help="take the passphrase from its first line"
+    )
+    how.add_argument(
+        "--insecure-no-passphrase",
+        action="store_true",
+        help="leave the key in the clear, protected by its mode alone: for a machine that signs unattended",
     )
     keygen.set_defaults(run=_keygen)
     verify = commands.add_parser(
@@ -78,21 +85,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     verify.set_defaults(run=_verify)
 
 
-def read_signing_key(path: Path) -> Ed25519PrivateKey:
-    """Read the private key of whoever vouches.
+def read_signing_key(path: Path, passphrase_file: Path | None) -> Ed25519PrivateKey:
+    """Read the private key of whoever vouches, asking for its passphrase if it has one and no file gives it.
 
     Raises:
-        ConfigError: The file holds no Ed25519 private key in PEM.
+        ConfigError: Not a key file, readable by others, or the passphrase is wrong.
     """
-    try:
-        key = load_pem_private_key(read_file(path, "signing key"), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"{path} holds no private key in PEM without a password") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(
-            f"{path} holds no Ed25519 key; make one with: adyton attestation-result keygen --key KEY --public PUB"
-        )
-    return key
+    return Ed25519PrivateKey.from_private_bytes(load_key(path, passphrase_file).seed)
 
 
 def _read_public_key(path: Path) -> Ed25519PublicKey:
@@ -106,19 +105,22 @@ def _read_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def _keygen(args: argparse.Namespace) -> int:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    if args.public.exists():
+        raise ConfigError(f"{args.public} exists already; nothing was written")
+    passphrase = (
+        None
+        if args.insecure_no_passphrase
+        else ask_passphrase("new passphrase: ", args.passphrase_file, twice=True)
+    )
     try:
-        # Exclusive, so that no key is lost, and private from the first byte.
-        args.key.touch(mode=_PRIVATE, exist_ok=False)
-        args.key.write_bytes(private)
-        args.public.write_bytes(public)
-    except FileExistsError as error:
-        raise ConfigError(f"{args.key} exists already; nothing was written") from error
-    except OSError as error:
-        raise ConfigError(f"the key cannot be written: {error.strerror}") from error
-    say(f"key {key_id(key.public_key())}: keep {args.key} to yourself, hand out {args.public}")
+        made = create_key(args.key, args.name, passphrase)
+    except LocalProtocolError as error:
+        raise ConfigError(f"--name: {error}") from error
+    # What others check tokens with: the form that their libraries for JWT read.
+    key = Ed25519PublicKey.from_public_bytes(made.public.raw)
+    replace_file(args.public, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    kept = "NOT sealed" if passphrase is None else "sealed"
+    say(f"key {key_id(key)}: keep {args.key} ({kept}) to yourself, hand out {args.public}")
     return OK
 
 

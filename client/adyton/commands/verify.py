@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TextIO
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from adyton.commands.attestation_result import read_signing_key
 from adyton.commands.options import (
     EXIT_CODES,
@@ -81,7 +83,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="write the result as a signed token (EAT as JWT), with --eat-key; check it with attestation-result verify",
     )
     group.add_argument(
-        "--eat-key", type=Path, metavar="KEY", help="Ed25519 private key of whoever vouches (PEM)"
+        "--eat-key",
+        type=Path,
+        metavar="KEY",
+        help="private key of whoever vouches (attestation-result keygen)",
+    )
+    group.add_argument(
+        "--eat-passphrase-file",
+        type=Path,
+        metavar="FILE",
+        help="take the passphrase of --eat-key from its first line",
     )
     group.add_argument(
         "--eat-nonce", metavar="TEXT", help="nonce that the third party wants to see in the token"
@@ -97,18 +108,29 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
 
 
+def _signing_key(args: argparse.Namespace) -> Ed25519PrivateKey | None:
+    """The key of whoever vouches for the result, if somebody does.
+
+    Raises:
+        ConfigError: The options are unusable, or the key is.
+    """
+    if (args.eat is None) != (args.eat_key is None):
+        raise ConfigError("--eat FILE and --eat-key KEY go together")
+    if args.eat_passphrase_file is not None and args.eat_key is None:
+        raise ConfigError("--eat-passphrase-file does nothing without --eat-key")
+    if args.eat_nonce is not None and not 8 <= len(args.eat_nonce) <= 88:  # noqa: PLR2004 - RFC 9711 section 4.1
+        raise ConfigError("--eat-nonce takes 8 to 88 characters")
+    return None if args.eat_key is None else read_signing_key(args.eat_key, args.eat_passphrase_file)
+
+
 def run(args: argparse.Namespace) -> int:
     """Carry out the command.
 
     Raises:
         ConfigError: The options are unusable, or a file cannot be read or written.
     """
-    if (args.eat is None) != (args.eat_key is None):
-        raise ConfigError("--eat FILE and --eat-key KEY go together")
-    if args.eat_nonce is not None and not 8 <= len(args.eat_nonce) <= 88:  # noqa: PLR2004 - RFC 9711 section 4.1
-        raise ConfigError("--eat-nonce takes 8 to 88 characters")
     # Before anything is asked for, so that a missing key is found at once.
-    key = None if args.eat_key is None else read_signing_key(args.eat_key)
+    key = _signing_key(args)
     if args.address is not None:
         args.url = args.address
     policy = appraiser_for(args.policy, simulation(args)).policy

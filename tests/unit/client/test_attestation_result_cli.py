@@ -16,7 +16,8 @@ from adyton_protocol.cmw_evidence import parse_evidence
 def keys(run: Run, tmp_path: Path) -> tuple[Path, Path]:
     """A key of somebody who vouches, and its public half."""
     key, public = tmp_path / "auditor.key", tmp_path / "auditor.pub"
-    assert run("attestation-result", "keygen", "--key", key, "--public", public).code == 0
+    made = run("attestation-result", "keygen", "--key", key, "--public", public, "--insecure-no-passphrase")
+    assert made.code == 0, made.err
     assert key.stat().st_mode & 0o077 == 0, "nobody else may read it"
     return key, public
 
@@ -44,8 +45,31 @@ def test_a_result_goes_from_one_to_another(
 def test_a_key_is_not_written_over(run: Run, keys: tuple[Path, Path]) -> None:
     """Whoever makes a second key under the same name keeps the first."""
     before = keys[0].read_bytes()
-    assert run("attestation-result", "keygen", "--key", keys[0], "--public", keys[1]).code == 2
-    assert keys[0].read_bytes() == before
+    for public in (keys[1], keys[1].with_suffix(".new")):
+        again = ("--key", keys[0], "--public", public, "--insecure-no-passphrase")
+        assert run("attestation-result", "keygen", *again).code == 2
+        assert keys[0].read_bytes() == before
+
+
+def test_a_key_is_sealed_and_of_the_one_form(run: Run, where: tuple[str, ...], tmp_path: Path) -> None:
+    """The passphrase opens it, nothing else does; `release show` reads it; a key that others may read is refused."""
+    passphrase, wrong = tmp_path / "passphrase", tmp_path / "wrong"
+    passphrase.write_text("correct horse battery\n")
+    wrong.write_text("incorrect horse\n")
+    key, public, token = tmp_path / "auditor.key", tmp_path / "auditor.pub", tmp_path / "result.jwt"
+    make = ("attestation-result", "keygen", "--name", "auditor@example.org", "--key", key, "--public", public)
+    assert run(*make).code == 2, "there is no terminal to ask on, and nothing says that it may lie open"
+    assert not key.exists()
+    assert run(*make, "--passphrase-file", passphrase).code == 0
+    assert "seed" not in json.loads(key.read_text())
+    assert "auditor@example.org" in run("release", "show", key).out
+    asked = ("verify", *where, "--eat", token, "--eat-key", key)
+    assert run(*asked, "--eat-passphrase-file", wrong).code == 2
+    assert run(*asked, "--eat-passphrase-file", passphrase).code == 0
+    shown = json.loads(run("attestation-result", "verify", token, "--key", public, "--json").out)
+    assert shown["verdict"] == "holds"
+    key.chmod(0o644)
+    assert "chmod 600" in run(*asked, "--eat-passphrase-file", passphrase).err
 
 
 def test_nothing_is_asked_for_with_unusable_options(
@@ -55,6 +79,7 @@ def test_nothing_is_asked_for_with_unusable_options(
     for options in (
         ("--eat", tmp_path / "x"),
         ("--eat-key", keys[0]),
+        ("--eat-passphrase-file", keys[0]),
         ("--eat", tmp_path / "x", "--eat-key", keys[1]),
         ("--eat", tmp_path / "x", "--eat-key", tmp_path / "nothing"),
         ("--eat", tmp_path / "x", "--eat-key", keys[0], "--eat-nonce", "short"),
