@@ -130,13 +130,21 @@ class ExplainedLike(CheckLike, Protocol):
         ...
 
 
-def print_explained(checks: Iterable[ExplainedLike], stream: TextIO) -> None:
-    """Print each check as :func:`print_checks` does, and below it its question and its rules."""
+def print_explained(checks: Iterable[ExplainedLike], stream: TextIO, *, brief: bool = False) -> None:
+    """Print each check as :func:`print_checks` does, and below it its question and its rules.
+
+    Args:
+        checks: What was checked.
+        stream: Where to.
+        brief: No question and no rules below a check that passed.
+    """
     lines = tuple(checks)
     width = max((len(check.name) for check in lines), default=0)
     for check in lines:
         verdict = paint(check.verdict, _VERDICT_STYLES.get(check.verdict, "dim"), stream)
         say(f"{check.number:>3}  {verdict}  {check.name:<{width}}  {printable(check.detail)}", stream)
+        if brief and check.verdict == "pass":
+            continue
         rule = f"{check.question} Rule: {printable('; '.join(check.rules))}"
         for line in textwrap.wrap(rule, _RULE_COLUMNS, break_long_words=False, break_on_hyphens=False):
             say(paint(f"{_INDENT}{line}", "dim", stream), stream)

@@ -95,7 +95,7 @@ def main() -> int:
         search = state / "search.json"
         url = stack.enter_context(appliance(state))
         where = ("--url", url, "--simulation-dir", str(state / "simulation"))
-        run("verify", "--simulated", quiet=where)
+        run("verify", "--simulated", "--brief", quiet=where)
         # A seed makes the run repeatable; auto decides by what was measured with this model how to search.
         text = run("ask", "--simulated", "--strategy", "auto", "--explain", problem["question"],
                    quiet=(*where, "--seed", "1", "--save-transcript", str(search)))  # fmt: skip

@@ -40,6 +40,7 @@ from adyton_protocol.report import parse_report
 
 _EXAMPLES = """examples:
   adyton verify --simulated
+  adyton verify --simulated --brief
   adyton verify --policy policy.toml --url https://appliance.example
   adyton verify --policy policy.toml --eat-key auditor.key --eat result.jwt
   adyton verify --policy policy.toml --html verification.html https://appliance.example
@@ -62,6 +63,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("address", nargs="?", metavar="URL", help="address of the appliance; same as --url")
+    parser.add_argument(
+        "--brief",
+        action="store_true",
+        help="one line for a check that passed, without the rule that it was held to",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument(
         "--html",
@@ -176,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
             }
         )
     else:
-        _print_acceptance(verdict, checks, attested, args.url, sys.stdout)
+        _print_acceptance(verdict, checks, attested, args, sys.stdout)
     return OK
 
 
@@ -191,11 +197,15 @@ def _save_cmw(path: Path, attested: Attested) -> None:
 
 
 def _print_acceptance(
-    verdict: Verdict, checks: tuple[ExplainedCheck, ...], attested: Attested, url: str, out: TextIO
+    verdict: Verdict,
+    checks: tuple[ExplainedCheck, ...],
+    attested: Attested,
+    args: argparse.Namespace,
+    out: TextIO,
 ) -> None:
     simulated = verdict.tee_type != "sgx"
-    say(paint(f"attestation of {url}", "bold", out), out)
-    print_explained(checks, out)
+    say(paint(f"attestation of {args.url}", "bold", out), out)
+    print_explained(checks, out, brief=args.brief)
     for model in verdict.keyset.extension.models:
         say(f"model {model.name}: {model.identity}", out)
     say(f"endorsements: from {attested.origin}", out)
@@ -244,7 +254,7 @@ def _report_refusal(error: AttestationError, policy: AppraisalPolicy, args: argp
             }
         )
         return
-    print_explained(checks, sys.stdout)
+    print_explained(checks, sys.stdout, brief=args.brief)
     say(paint(f"verdict: refused: {error.code}: {printable(str(error))}", "red", sys.stdout), sys.stdout)
     if endorsements_at_fault(error):
         say(

@@ -197,3 +197,11 @@ def test_the_command_line_shows_the_rule_below_each_check(run: Run, where: tuple
     document = json.loads(run("verify", *where, "--json").out)
     assert document["version"] == 1
     assert all(check["rules"] for check in document["checks"])
+
+
+def test_a_brief_verification_has_one_line_for_what_passed(run: Run, where: tuple[str, ...]) -> None:
+    """Every check, and the rule of those alone that did not pass."""
+    out = run("verify", *where, "--brief").out
+    lines = [line for line in out.splitlines() if line[:3].strip().isdigit()]
+    assert [line.split()[2] for line in lines] == [name.value for name in CheckName]
+    assert out.count("Rule: ") == sum(line.split()[1] != "pass" for line in lines)
