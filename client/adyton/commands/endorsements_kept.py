@@ -34,6 +34,7 @@ _FETCH_EXAMPLES: Final = """examples:
   adyton endorsements fetch --url https://appliance.example
   adyton endorsements fetch --quote quote.bin --from pccs=https://pccs.example:8081 --source-ca pccs-ca.pem
   adyton endorsements fetch --platform sgx-00906ed50000-platform --platform sgx-30606a000000-processor
+  adyton endorsements fetch --url http://127.0.0.1:8470 --which        inside an air gap: what to fetch outside
   adyton endorsements fetch --quote quote.bin --out collateral.json     for `adyton quote verify --collateral`
 
 A platform is named by TEE, FMSPC and PCK CA. Whoever is asked learns these three, and that somebody asks.
@@ -97,6 +98,11 @@ def add_fetch(commands: "Subparsers[argparse.ArgumentParser]") -> None:
         metavar="NAME",
         help="by name; may be repeated",
     )
+    what.add_argument(
+        "--which",
+        action="store_true",
+        help="only print their names, and ask nobody; for the far side of an air gap",
+    )
     source = parser.add_argument_group("from where")
     source.add_argument(
         "--from", dest="source", default=PCS, metavar="SOURCE", help="pcs (default), pccs=URL, or a FILE"
@@ -126,6 +132,13 @@ def run_fetch(args: argparse.Namespace) -> int:
         EndorsementsUnavailable: They could not be had.
     """
     families, now_s = _families(args), wall_clock_s()
+    if args.which:
+        labels = [family.label for family in families]
+        if args.json:
+            emit_json({"platforms": labels})
+        else:
+            say("\n".join(labels), sys.stdout)
+        return OK
     if args.out is not None and len(families) != 1:
         raise ConfigError("--out takes the endorsements of one platform")
     anchor = read_anchor(args.root)

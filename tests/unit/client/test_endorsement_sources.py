@@ -237,6 +237,16 @@ def test_a_platform_is_named_in_three_ways(
     assert run(*verify).code == 0
 
 
+def test_a_platform_is_named_without_asking_anybody(
+    run: Run, pcs: FakePcs, here: tuple[str, ...], url: str
+) -> None:
+    """What has to be fetched outside of an air gap can be read inside of it."""
+    fetch = ("endorsements", "fetch", "--from", f"pccs={pcs.url}", "--url", url, "--which", *here)
+    assert run(*fetch).out == f"{LABEL}\n"
+    assert json.loads(run(*fetch, "--json").out) == {"platforms": [LABEL]}
+    assert pcs.asked == []
+
+
 def test_fetch_asks_for_what_was_said(run: Run, pcs: FakePcs, here: tuple[str, ...]) -> None:
     """Channel and number reach the service; contradictions and nonsense do not."""
     fetch = ("endorsements", "fetch", "--from", f"pccs={pcs.url}", *here)
