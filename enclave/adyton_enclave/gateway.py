@@ -24,8 +24,21 @@ from typing import Final
 from adyton_enclave.evidence import EvidenceDesk
 from adyton_enclave.exchange import INNER_HEADERS, Application, ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.keys import Admission, KeyEpoch, KeyRing
-from adyton_enclave.log import Happening, note
-from adyton_enclave.outer import NO_STORE, Problem, Receive, Scope, Send, answer, header, media_type, tenant
+from adyton_enclave.outer import (
+    BUSY,
+    NO_STORE,
+    HungUp,
+    Problem,
+    Receive,
+    Scope,
+    Send,
+    TooLarge,
+    answer,
+    answer_until_hang_up,
+    header,
+    media_type,
+    tenant,
+)
 from adyton_enclave.pacing import Pacer, shaped
 from adyton_enclave.privacy import Profile
 from adyton_protocol import bhttp, media
@@ -45,12 +58,6 @@ _REPLAYED: Final = Problem(
 _TOO_LARGE: Final = Problem(
     status=413, kind=media.PROBLEM_TOO_LARGE, detail="the sealed request exceeds the size limit"
 )
-_BUSY: Final = Problem(
-    status=503,
-    kind=media.PROBLEM_BUSY,
-    detail="too many exchanges at once",
-    headers=((b"retry-after", b"1"),),
-)
 _TOO_SLOW: Final = Problem(status=408, kind="about:blank", detail="the sealed request did not arrive in time")
 _NOT_SEALED: Final = Problem(
     status=415,
@@ -58,14 +65,6 @@ _NOT_SEALED: Final = Problem(
     detail=f"only {media.OHTTP_REQUEST} and {media.OHTTP_CHUNKED_REQUEST} are accepted",
 )
 _NO_SUCH_PATH: Final = Problem(status=404, kind="about:blank", detail="no such path")
-
-
-class _HungUp(Exception):
-    """The peer closed the connection."""
-
-
-class _TooLarge(Exception):
-    """The sealed request exceeds the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +167,7 @@ class Gateway:
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._exchanges >= self._settings.max_exchanges:
-            await _BUSY.send(send)
+            await BUSY.send(send)
             return
         self._exchanges += 1
         try:
@@ -180,20 +179,7 @@ class Gateway:
         opened = await self._open(scope, receive, send)
         if opened is None:
             return
-        answering = asyncio.create_task(self._respond(opened, send))
-        watching = asyncio.create_task(_hang_up(receive))
-        try:
-            await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # Cancelling closes the answer's generators, and those free the sequences behind them.
-            for task in (answering, watching):
-                task.cancel()
-            results = await asyncio.gather(answering, watching, return_exceptions=True)
-        error = results[0]
-        if isinstance(error, Exception):
-            # SECURITY: the answer stays without its final chunk, so the client sees truncation, and no text of
-            # the error reaches the host.
-            note(Happening.INTERNAL_ERROR, error=error)
+        await answer_until_hang_up(self._respond(opened, send), receive)
 
     # --- Request -------------------------------------------------------------------------------------
 
@@ -211,11 +197,11 @@ class Gateway:
         try:
             async with asyncio.timeout(self._settings.receive_timeout_s):
                 return await self._read(scope, receive, chunked=chunked)
-        except _HungUp:
+        except HungUp:
             return None
         except TimeoutError:
             problem = _TOO_SLOW
-        except _TooLarge:
+        except TooLarge:
             problem = _TOO_LARGE
         except KeyConfigMismatch:
             problem = _UNKNOWN_KEY
@@ -231,7 +217,7 @@ class Gateway:
         admission = Admission(self._ring)
         limit = self._settings.max_request_bytes
         if _announced_bytes(scope) > limit:
-            raise _TooLarge
+            raise TooLarge
         opener = RequestOpener(admission.lookup, chunked=chunked, max_bytes=limit)
         plaintext = bytearray()
         epoch: KeyEpoch | None = None
@@ -240,11 +226,11 @@ class Gateway:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _HungUp
+                raise HungUp
             body: bytes = message.get("body", b"")
             received += len(body)
             if received > limit:
-                raise _TooLarge
+                raise TooLarge
             plaintext += opener.push(body)
             if epoch is None and plaintext:
                 epoch = admission.accept(opener.enc)
@@ -359,12 +345,6 @@ def _announced_bytes(scope: Scope) -> int:
     """What the host says about the size; only ever used to refuse early."""
     announced = header(scope, b"content-length")
     return int(announced) if announced.isdecimal() and announced.isascii() else 0
-
-
-async def _hang_up(receive: Receive) -> None:
-    """Return when the peer closes the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _begin(send: Send, *, chunked: bool) -> None:

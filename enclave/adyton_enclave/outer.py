@@ -4,13 +4,15 @@
 Whatever is answered here is about the envelope. Nothing that was inside a sealed message may enter it.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from adyton_protocol.media import MAX_TENANT_CHARS, PROBLEM_JSON, TENANT_HEADER
+from adyton_enclave.log import Happening, note
+from adyton_protocol.media import MAX_TENANT_CHARS, PROBLEM_BUSY, PROBLEM_JSON, TENANT_HEADER
 
 # ASGI's own types are untyped mappings.
 Scope = MutableMapping[str, Any]
@@ -51,6 +53,46 @@ class Problem:
         await answer(
             send, self.status, PROBLEM_JSON, json.dumps(document).encode("ascii"), headers=self.headers
         )
+
+
+BUSY: Final = Problem(
+    status=503,
+    kind=PROBLEM_BUSY,
+    detail="too many exchanges at once",
+    headers=((b"retry-after", b"1"),),
+)
+
+
+class HungUp(Exception):
+    """The peer closed the connection."""
+
+
+class TooLarge(Exception):
+    """A request exceeds the limit."""
+
+
+async def answer_until_hang_up(answering: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Answer a request that was read to its end, until it is answered or the peer closes the connection.
+
+    SECURITY: an answer that fails stays without its end, so the client sees truncation, and no text of the error
+    reaches the host.
+    """
+    tasks = (asyncio.create_task(answering), asyncio.create_task(_hang_up(receive)))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Cancelling closes the answer's generators, and those free the sequences behind them.
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        note(Happening.INTERNAL_ERROR, error=results[0])
+
+
+async def _hang_up(receive: Receive) -> None:
+    """Return when the peer closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def answer(

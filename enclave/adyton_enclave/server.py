@@ -32,6 +32,7 @@ from adyton_enclave.engine import Engine, ModelSpec, SamplingParams
 from adyton_enclave.engine.loaded_model import identity_of
 from adyton_enclave.evidence import EvidenceDesk, TokenBucket
 from adyton_enclave.gateway import Gateway, GatewaySettings
+from adyton_enclave.http_server import server_config
 from adyton_enclave.key_release import KeyRelease
 from adyton_enclave.keys import KeyRing, KeyRingSettings
 from adyton_enclave.log import Happening, note
@@ -57,7 +58,6 @@ SWITCH_S: Final = 0.0005
 it away within this time. The standard 5 ms would be many steps of a small model."""
 
 _NO_SCORERS: Final[Mapping[str, ScorerPort]] = MappingProxyType({})
-_BACKLOG: Final = 512
 _CHECK_S: Final = 1.0
 
 
@@ -433,7 +433,7 @@ async def serve(configuration: Configuration, attester: Attester, surroundings: 
     listener = bind(configuration)
     tls_port = configuration.ra_tls_port
     tls_listener = None if tls_port is None else bind(configuration, tls_port)
-    server = uvicorn.Server(_server_config(front, configuration))
+    server = uvicorn.Server(server_config(front, configuration))
 
     async def live() -> None:
         try:
@@ -482,27 +482,3 @@ async def _first_to_end(tasks: Sequence[asyncio.Task[None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in ended:
         task.result()
-
-
-def _server_config(front: Front, configuration: Configuration) -> uvicorn.Config:
-    """Every option that uvicorn would otherwise take from the environment is given here."""
-    limits = configuration.limits
-    return uvicorn.Config(
-        front,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        workers=1,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        forwarded_allow_ips=[],
-        server_header=False,
-        date_header=False,
-        backlog=_BACKLOG,
-        limit_concurrency=limits.max_connections,
-        timeout_keep_alive=limits.keep_alive_s,
-        timeout_graceful_shutdown=limits.shutdown_s,
-    )

@@ -17,6 +17,7 @@ import uvicorn
 
 from adyton_enclave.attester import Attester
 from adyton_enclave.config import Configuration
+from adyton_enclave.http_server import server_config
 from adyton_enclave.keys import KeyEpoch, KeyRing
 from adyton_enclave.log import Happening, note
 from adyton_enclave.tls_front import TlsFront
@@ -24,7 +25,6 @@ from adyton_enclave.tls_identity import server_context
 from adyton_protocol.errors import AttestationError
 
 KEY_DIRECTORY: Final = Path("/tmp/adyton-tls")  # noqa: S108 - in an enclave its own memory; see TlsKey.install
-_BACKLOG: Final = 512
 _CHECK_S: Final = 1.0
 _RETRY_S: Final = 5.0
 
@@ -66,29 +66,7 @@ class TlsChannel:
         self._key_directory = key_directory
         self._context = server_context()
         self._epoch: KeyEpoch | None = None
-        limits = configuration.limits
-        self._server = _Server(
-            uvicorn.Config(
-                front,
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                workers=1,
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                forwarded_allow_ips=[],
-                server_header=False,
-                date_header=False,
-                backlog=_BACKLOG,
-                limit_concurrency=limits.max_connections,
-                timeout_keep_alive=limits.keep_alive_s,
-                timeout_graceful_shutdown=limits.shutdown_s,
-                ssl_context_factory=self._make_context,
-            )
-        )
+        self._server = _Server(server_config(front, configuration, make_context=self._make_context))
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled.

@@ -22,7 +22,17 @@ from adyton_enclave.evidence import EvidenceDesk
 from adyton_enclave.exchange import INNER_HEADERS, Application, ExchangeFacts, InnerRequest, InnerResponse
 from adyton_enclave.keys import KeyEpoch, KeyRing
 from adyton_enclave.log import Happening, note
-from adyton_enclave.outer import NO_STORE, Problem, Receive, Scope, Send
+from adyton_enclave.outer import (
+    BUSY,
+    NO_STORE,
+    HungUp,
+    Problem,
+    Receive,
+    Scope,
+    Send,
+    TooLarge,
+    answer_until_hang_up,
+)
 from adyton_enclave.pacing import Pacer, shaped
 from adyton_enclave.privacy import Profile
 from adyton_protocol import media
@@ -31,27 +41,12 @@ from adyton_protocol.ra_tls import EXCHANGE_HEADER, EXCHANGE_ID_BYTES, exchange_
 from adyton_protocol.report import API_VERSION
 from adyton_protocol.suite import RECEIPT_SECRET_BYTES
 
-"""Unpadded base64url of the exchange id, a dot, and the receipt secret."""
 PADDING_HEADER: Final = b"adyton-padding"
 
 _TOO_LARGE: Final = Problem(
     status=413, kind=media.PROBLEM_TOO_LARGE, detail="the request exceeds the size limit"
 )
-_BUSY: Final = Problem(
-    status=503,
-    kind=media.PROBLEM_BUSY,
-    detail="too many exchanges at once",
-    headers=((b"retry-after", b"1"),),
-)
 _TOO_SLOW: Final = Problem(status=408, kind="about:blank", detail="the request did not arrive in time")
-
-
-class _HungUp(Exception):
-    """The peer closed the connection."""
-
-
-class _TooLarge(Exception):
-    """The request exceeds the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +90,7 @@ class TlsFront:
             if scope["path"] == media.ATTESTATION_PATH and scope["method"] == "GET":
                 await self._desk.serve(scope, send)
             elif self._exchanges >= self._settings.max_exchanges:
-                await _BUSY.send(send)
+                await BUSY.send(send)
             else:
                 self._exchanges += 1
                 try:
@@ -109,17 +104,7 @@ class TlsFront:
         request = await self._open(scope, receive, send)
         if request is None:
             return
-        answering = asyncio.create_task(self._respond(request, send))
-        watching = asyncio.create_task(_hang_up(receive))
-        try:
-            await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # Cancelling closes the answer's generators, and those free the sequences behind them.
-            for task in (answering, watching):
-                task.cancel()
-            results = await asyncio.gather(answering, watching, return_exceptions=True)
-        if isinstance(results[0], Exception):
-            note(Happening.INTERNAL_ERROR, error=results[0])
+        await answer_until_hang_up(self._respond(request, send), receive)
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> InnerRequest | None:
         """Read a request to its end, or answer with a problem document and return None."""
@@ -127,11 +112,11 @@ class TlsFront:
         try:
             async with asyncio.timeout(self._settings.receive_timeout_s):
                 body = await self._read(receive)
-        except _HungUp:
+        except HungUp:
             return None
         except TimeoutError:
             pass
-        except _TooLarge:
+        except TooLarge:
             problem = _TOO_LARGE
         else:
             query = scope["query_string"].decode("latin-1")
@@ -153,10 +138,10 @@ class TlsFront:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _HungUp
+                raise HungUp
             body += message.get("body", b"")
             if len(body) > self._settings.max_request_bytes:
-                raise _TooLarge
+                raise TooLarge
             more = message.get("more_body", False)
         return bytes(body)
 
@@ -229,9 +214,3 @@ async def _send_whole(
         headers.append((PADDING_HEADER, b"0" * (bucket(fixed) - fixed)))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _hang_up(receive: Receive) -> None:
-    """Return when the peer closes the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
