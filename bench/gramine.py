@@ -33,7 +33,7 @@ from typing import Final
 
 import httpx
 import psutil
-from sealing import HttpFactory, first_text, free_port, load, write_catalog
+from sealing import HttpFactory, free_port, measure, write_catalog
 
 from adyton_attestation.simulation.warning import SimulatedAttestationWarning
 from appliance_process import ROOT, Appliance, running
@@ -151,36 +151,6 @@ def measure_starts(image: Path, name: str, directory: Path, count: int) -> dict[
     }
 
 
-def measure_speed(
-    under: HttpFactory, native: HttpFactory, *, rounds: int, tokens: int
-) -> list[dict[str, object]]:
-    """Alternate between the two, and compare within each round."""
-    rows: list[dict[str, object]] = []
-    for clients in CLIENTS:
-        load(native, clients, 8), load(under, clients, 8)
-        pairs: list[tuple[tuple[float, float], tuple[float, float]]] = []
-        for number in range(rounds):
-            order = (native, under) if number % 2 else (under, native)
-            rates = {id(factory): load(factory, clients, tokens) for factory in order}
-            firsts = {id(factory): first_text(factory, clients, tokens) for factory in order}
-            pairs.append(((rates[id(under)], firsts[id(under)]), (rates[id(native)], firsts[id(native)])))
-            print(f"  {clients} client(s), round {number + 1}/{rounds}", end="\r", file=sys.stderr)
-        ratios = [u[0] / n[0] for u, n in pairs]
-        later_ms = [(u[1] - n[1]) * 1000 for u, n in pairs]
-        rows.append(
-            {
-                "clients": clients,
-                "gramine_tokens_per_s": statistics.median(u[0] for u, _ in pairs),
-                "native_tokens_per_s": statistics.median(n[0] for _, n in pairs),
-                "throughput_ratio": statistics.median(ratios),
-                "throughput_ratio_range": [min(ratios), max(ratios)],
-                "first_token_later_ms": statistics.median(later_ms),
-                "first_token_later_ms_range": [min(later_ms), max(later_ms)],
-            }
-        )
-    return rows
-
-
 @contextlib.contextmanager
 def served(directory: Path, *options: str) -> Iterator[tuple[Appliance, HttpFactory]]:
     """An appliance and clients of it that attest and seal."""
@@ -225,7 +195,14 @@ def main() -> int:
         two, native = stack.enter_context(
             served(directory / "native", *models, "--enclave-config", str(engine))
         )
-        rows = measure_speed(under, native, rounds=arguments.rounds, tokens=arguments.tokens)
+        rows = measure(
+            under,
+            native,
+            names=("gramine", "native"),
+            at_once=CLIENTS,
+            rounds=arguments.rounds,
+            tokens=arguments.tokens,
+        )
         serving = {
             "gramine_peak_mib": round(peak_bytes(one.enclave.pid) / _MEBIBYTE, 1),
             "native_peak_mib": round(peak_bytes(two.enclave.pid) / _MEBIBYTE, 1),

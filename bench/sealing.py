@@ -179,25 +179,42 @@ def first_text(factory: HttpFactory, clients: int, tokens: int) -> float:
     return statistics.median(timings)
 
 
-def measure(sealed: HttpFactory, plain: HttpFactory, *, rounds: int, tokens: int) -> list[dict[str, object]]:
-    """Alternate between the two, and compare within each round."""
+def measure(
+    one: HttpFactory,
+    other: HttpFactory,
+    *,
+    names: tuple[str, str],
+    at_once: tuple[int, ...],
+    rounds: int,
+    tokens: int,
+) -> list[dict[str, object]]:
+    """Alternate between the two, and compare within each round.
+
+    Args:
+        one: What is measured.
+        other: What it is measured against.
+        names: Of both, in the rows.
+        at_once: Numbers of clients.
+        rounds: How often.
+        tokens: Of each answer.
+    """
     rows: list[dict[str, object]] = []
-    for clients in CLIENTS:
-        load(plain, clients, 8), load(sealed, clients, 8)
+    for clients in at_once:
+        load(other, clients, 8), load(one, clients, 8)
         pairs: list[tuple[tuple[float, float], tuple[float, float]]] = []
         for number in range(rounds):
-            order = (plain, sealed) if number % 2 else (sealed, plain)
+            order = (other, one) if number % 2 else (one, other)
             rates = {id(factory): load(factory, clients, tokens) for factory in order}
             firsts = {id(factory): first_text(factory, clients, tokens) for factory in order}
-            pairs.append(((rates[id(sealed)], firsts[id(sealed)]), (rates[id(plain)], firsts[id(plain)])))
+            pairs.append(((rates[id(one)], firsts[id(one)]), (rates[id(other)], firsts[id(other)])))
             print(f"  {clients} client(s), round {number + 1}/{rounds}", end="\r", file=sys.stderr)
-        ratios = [s[0] / p[0] for s, p in pairs]
-        later_ms = [(s[1] - p[1]) * 1000 for s, p in pairs]
+        ratios = [a[0] / b[0] for a, b in pairs]
+        later_ms = [(a[1] - b[1]) * 1000 for a, b in pairs]
         rows.append(
             {
                 "clients": clients,
-                "sealed_tokens_per_s": statistics.median(s[0] for s, _ in pairs),
-                "unsealed_tokens_per_s": statistics.median(p[0] for _, p in pairs),
+                f"{names[0]}_tokens_per_s": statistics.median(a[0] for a, _ in pairs),
+                f"{names[1]}_tokens_per_s": statistics.median(b[0] for _, b in pairs),
                 "throughput_ratio": statistics.median(ratios),
                 "throughput_ratio_range": [min(ratios), max(ratios)],
                 "first_token_later_ms": statistics.median(later_ms),
@@ -244,7 +261,14 @@ def main() -> int:
         catalog = ROOT / "models" / "catalog.toml" if arguments.shipped else write_catalog(directory)
         sealed = stack.enter_context(sealed_server(directory, catalog))
         plain = stack.enter_context(plain_server(directory))
-        rows = measure(sealed, plain, rounds=arguments.rounds, tokens=arguments.tokens)
+        rows = measure(
+            sealed,
+            plain,
+            names=("sealed", "unsealed"),
+            at_once=CLIENTS,
+            rounds=arguments.rounds,
+            tokens=arguments.tokens,
+        )
     model = "the shipped model" if arguments.shipped else "random weights, 120 M parameters, Q8_0"
     name = "sealing-shipped" if arguments.shipped else "sealing"
     document = {
